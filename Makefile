@@ -1,0 +1,36 @@
+# make quickstart   a real sweep from nothing: environment, training, decoding, laws, report
+# make test         environment, linters, tests
+# make env          the environment alone; built again only when pyproject.toml or constraints.txt change
+
+PYTHON ?= python3
+VENV := .venv
+RUN := $(VENV)/bin/python
+INSTALLED := $(VENV)/.installed
+
+export OMP_NUM_THREADS ?= 1
+export PIP_DISABLE_PIP_VERSION_CHECK := 1
+
+.PHONY: env quickstart lint test clean
+
+env: $(INSTALLED)
+
+$(INSTALLED): pyproject.toml constraints.txt
+	$(PYTHON) -m venv $(VENV)
+	@echo "installing the environment into $(VENV) (about 2 GB, a few minutes) ..."
+	$(VENV)/bin/pip install --quiet --constraint constraints.txt --editable '.[dev]'
+	@touch $@
+
+quickstart: $(INSTALLED)
+	$(RUN) run_grid.py grids/quickstart.yaml
+	$(RUN) fit_laws.py results/quickstart
+
+lint: $(INSTALLED)
+	$(VENV)/bin/ruff check .
+	$(VENV)/bin/ruff format --check .
+	$(VENV)/bin/mypy
+
+test: lint
+	$(RUN) -m pytest
+
+clean:
+	rm -rf $(VENV) gridlaw.egg-info .mypy_cache .ruff_cache .pytest_cache

@@ -1,0 +1,46 @@
+"""Door: from a results folder to its scaling laws. See `python fit_laws.py -h`."""
+
+import argparse
+import sys
+from pathlib import Path
+
+from laws.command import run
+from laws.study import DEFAULT_METRICS
+from results.schema import LOSSES, METRICS
+
+_EPILOG = """\
+reads     <folder>/<grid>/trials/*.parquet and baselines/*.parquet, or those of one grid's own folder
+writes    <folder>/report/report.html, laws.json, figures/*.svg and *.png
+laws      (a/x)^b + c along N, D and beams; [(A/D)^(alpha/beta) + B/N]^beta + delta and E + A/N^alpha + B/D^beta
+          over N and D; each with a verdict: supported, weak, under-determined or no law
+exit code 0 all well; 1 no law can be given; 2 the command line or the tables are wrong
+
+examples  python fit_laws.py results/
+          python fit_laws.py results/quickstart --metric cgl --metric rr@10
+          python fit_laws.py results/a results/b --out results/both
+"""
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Parse the command line and fit; returns the exit code."""
+    parser = argparse.ArgumentParser(
+        prog="fit_laws.py",
+        description="Fit scaling laws to finished sweeps and write a report that says how far to trust them.",
+        epilog=_EPILOG,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("folders", nargs="+", type=Path, metavar="FOLDER", help="results folders or grids' own")
+    parser.add_argument("--out", type=Path, metavar="DIR", help="where to write; FOLDER/report of the first by default")
+    parser.add_argument(
+        "--metric",
+        action="append",
+        choices=(*LOSSES, *METRICS),
+        metavar="NAME",
+        help=f"what to fit, repeatable: {', '.join((*LOSSES, *METRICS))}; by default {', '.join(DEFAULT_METRICS)}",
+    )
+    options = parser.parse_args(arguments)
+    return run(options.folders, options.out, tuple(dict.fromkeys(options.metric or DEFAULT_METRICS)))
+
+
+if __name__ == "__main__":
+    sys.exit(main())

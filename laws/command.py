@@ -1,0 +1,94 @@
+"""What `fit_laws.py` does: read, study, write, print."""
+
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+from rich.console import Console
+from rich.markup import escape
+from rich.table import Table
+from rich.text import Text
+
+from laws import report
+from laws.points import describe, groups, label
+from laws.study import Finding, study
+from laws.tables import BadTable, Tables, read_tables
+
+_COLOURS = {"supported": "green", "weak": "yellow", "under-determined": "blue", "no law": "red"}
+
+
+def run(folders: Sequence[Path], out: Path | None, metrics: Sequence[str]) -> int:
+    """Fit everything in the folders and write the report; the exit code.
+
+    0: all well. 1: not one law can be given. 2: the folders cannot be read, or `out` cannot be written.
+    """
+    out = out or folders[0] / "report"
+    try:
+        tables = read_tables(folders)
+        findings = study(tables, metrics)
+        page = report.write(tables, findings, out)
+    except BadTable as error:
+        return _refuse(str(error))
+    except OSError as error:
+        return _refuse(f"{error.filename or out}: {error.strerror or error}")
+    console = Console(width=None if sys.stdout.isatty() else 120)
+    _print(console, tables, findings)
+    for name, path in (("report", page), ("laws", out / "laws.json"), ("figures", out / "figures")):
+        console.print(f"{name:8} {path}", markup=False, highlight=False, soft_wrap=True)
+    if not any(finding.law for finding in findings):
+        print("fit_laws: no law can be given: " + _why_none(tables), file=sys.stderr)
+        return 1
+    return 0
+
+
+def _refuse(line: str) -> int:
+    print("fit_laws: " + " ".join(line.split()), file=sys.stderr)
+    return 2
+
+
+def _why_none(tables: Tables) -> str:
+    if len(tables.failed) == len(tables.trials):
+        return f"all {len(tables.failed)} trials failed"
+    return "no axis has three usable values; the report says what was left out"
+
+
+def _print(console: Console, tables: Tables, findings: Sequence[Finding]) -> None:
+    failed = len(tables.failed)
+    done = len(tables.trials) - failed
+    console.print(
+        f"{done} finished trials"
+        + (f", {failed} failed and left out" if failed else "")
+        + (f", {tables.duplicates} repeated rows left out" if tables.duplicates else "")
+    )
+    members = groups(tables.trials)
+    sweeps = list(dict.fromkeys(group.sweep for group in members))
+    for sweep in sweeps:
+        name = report.sweep_name(sweep, sweeps)
+        table = Table(title=escape(name), title_justify="left", box=None, pad_edge=False, title_style="bold")
+        for column in ("family", "law", "points", "R²", "verdict", "why"):
+            table.add_column(
+                column, justify="right" if column in ("points", "R²") else "left", no_wrap=column not in ("law", "why")
+            )
+        for finding in findings:
+            if finding.group.sweep == sweep:
+                table.add_row(*_cells(finding, report.group_name(finding.group, members)))
+        console.print(table)
+        for note in dict.fromkeys(
+            f"{label(finding.metric)}: {note}" for finding in findings if finding.group.sweep == sweep
+            for note in finding.notes
+        ):  # fmt: skip
+            console.print(f"  {note}", markup=False, style="dim")
+
+
+def _cells(finding: Finding, family: str) -> tuple[Text, ...]:
+    form = f", {finding.form.name}" if len(finding.form.axes) > 1 else ""
+    law = f"{label(finding.metric)} over {finding.axes}{form}"
+    held = describe(finding.held)
+    return (
+        Text(family),
+        Text(law + (f" {held}" if held else "")),
+        Text(f"{finding.points.distinct(finding.form.axes)}"),
+        Text(f"{finding.law.r2:.4f}" if finding.law else "-"),
+        Text(finding.verdict.word, style=_COLOURS[finding.verdict.word]),
+        Text(finding.verdict.reason.split("; ")[0] + ("; …" if "; " in finding.verdict.reason else "")),
+    )

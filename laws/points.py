@@ -1,0 +1,248 @@
+"""From trials to the points that a law is fitted to: grouped, filtered, sliced."""
+
+import math
+from collections import Counter
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, fields, replace
+
+import numpy as np
+from numpy.typing import NDArray
+
+from laws.forms import SYMBOLS, Array, Axis
+from laws.tables import Baseline, Measured, Trial
+from results.schema import LOSSES, METRICS
+
+
+@dataclass(frozen=True, kw_only=True, order=True)
+class Group:
+    """Trials that one law may span: all else but N, D, seed and budget is equal."""
+
+    corpus: str
+    corpus_hash: str
+    identifiers: str
+    family: str
+    init: str
+
+    @property
+    def sweep(self) -> tuple[str, str, str]:
+        """What the families have in common: they are shown side by side."""
+        return (self.corpus, self.corpus_hash, self.identifiers)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Points:
+    """Points of one metric, lower is better. Arrays of equal length (points,).
+
+    Seeds are repeated points, not averaged: their scatter is the noise that a law is judged against.
+    """
+
+    n: Array
+    """Parameters without the input embedding."""
+    d: Array
+    """Training pairs (query, identifier)."""
+    y: Array
+    """The loss; of a metric in [0, 1] the error, 1 - metric."""
+    beams: Array | None = None
+    """None where the metric does not depend on the budget."""
+    lo: Array | None = None
+    """95% interval over queries; NaN where unknown."""
+    hi: Array | None = None
+    run: tuple[str, ...] = ()
+    """Training run of each point."""
+    metric: str = "loss"
+    chance: float = math.nan
+    """What guessing gives; NaN where unknown."""
+
+    def __len__(self) -> int:
+        return len(self.y)
+
+    def axis(self, axis: Axis) -> Array:
+        """Values along an axis."""
+        values = getattr(self, axis)
+        if values is None:
+            raise ValueError(f"{self.metric} has no axis {axis!r}")
+        return np.asarray(values, dtype=float)
+
+    def logs(self, axes: Sequence[Axis]) -> Array:
+        """(points, axes): natural logarithms."""
+        return np.log(np.stack([self.axis(axis) for axis in axes], axis=1))
+
+    def distinct(self, axes: Sequence[Axis]) -> int:
+        """Number of different points along these axes together."""
+        return len(np.unique(self.logs(axes).round(12), axis=0)) if len(self) else 0
+
+    def where(self, mask: NDArray[np.bool_]) -> "Points":
+        """The points at which `mask` (points,) is true."""
+
+        def kept(values: Array | None) -> Array | None:
+            return None if values is None else values[mask]
+
+        return replace(
+            self,
+            n=self.n[mask],
+            d=self.d[mask],
+            y=self.y[mask],
+            beams=kept(self.beams),
+            lo=kept(self.lo),
+            hi=kept(self.hi),
+            run=tuple(run for run, stays in zip(self.run, mask, strict=True) if stays) if self.run else (),
+        )
+
+    def means(self, axis: Axis) -> tuple[Array, Array]:
+        """Distinct values along an axis, ascending, and the mean of y at each."""
+        values = self.axis(axis)
+        distinct = np.unique(values)
+        return distinct, np.array([self.y[values == value].mean() for value in distinct])
+
+
+@dataclass(frozen=True, kw_only=True)
+class Selection:
+    """Points of a group and metric, and what was left out, in words."""
+
+    points: Points
+    notes: tuple[str, ...]
+
+
+def groups(trials: Iterable[Trial]) -> dict[Group, tuple[Trial, ...]]:
+    """Finished trials by group, in a stable order."""
+    found: dict[Group, list[Trial]] = {}
+    for trial in trials:
+        if trial.status == "done":
+            group = Group(**{field.name: getattr(trial, field.name) for field in fields(Group)})
+            found.setdefault(group, []).append(trial)
+    # by sweep, and T5 before LLaMA as in the literature
+    order = sorted(found, key=lambda group: (group.sweep, group.family != "t5", group))
+    return {group: tuple(found[group]) for group in order}
+
+
+def is_loss(metric: str) -> bool:
+    """Whether the metric belongs to a training and not to a budget."""
+    return metric in LOSSES
+
+
+def label(metric: str) -> str:
+    """How the fitted quantity is written: `CGL`, `1 - Hit@10`."""
+    names = {"cgl": "CGL", "cgl_published": "CGL as published", "nll": "NLL", "ndcg": "nDCG", "hit": "Hit", "rr": "RR"}
+    if metric in METRICS:
+        stem, depth = metric.split("@")
+        return f"1 - {names[stem]}@{depth}"
+    return names.get(metric, metric)
+
+
+def chance_of_metric(metric: str, group: Group, baselines: Iterable[Baseline]) -> float:
+    """The error of random ranking on the group's corpus; NaN where no such baseline was run."""
+    for row in baselines:
+        if (row.corpus, row.corpus_hash, row.baseline) == (group.corpus, group.corpus_hash, "random"):
+            return 1 - row.measured[metric].value
+    return math.nan
+
+
+def select(trials: Sequence[Trial], metric: str, metric_chance: float = math.nan) -> Selection:
+    """Points of one metric from the trials of one group.
+
+    A loss gives one point a training. Of a metric the error 1 - metric is taken, at each beams, with the
+    most new tokens where there are several. Rows that cannot be fitted are left out and counted.
+    """
+    notes: list[str] = []
+    rows = _countable([trial for trial in trials if trial.measured[metric].known], trials, metric, notes)
+    if is_loss(metric):
+        rows = list({trial.run: trial for trial in rows}.values())
+        rows, chance = _one_chance(rows, metric, notes)
+    else:
+        rows, chance = _longest(rows, notes), metric_chance
+    _mixtures(rows, notes)
+    measured = [_as_error(trial.measured[metric], metric) for trial in rows]
+    points = Points(
+        n=np.array([trial.n_params for trial in rows]),
+        d=np.array([trial.d_pairs for trial in rows]),
+        beams=None if is_loss(metric) else np.array([trial.beams for trial in rows]),
+        y=np.array([value.value for value in measured]),
+        lo=np.array([value.lo for value in measured]),
+        hi=np.array([value.hi for value in measured]),
+        run=tuple(trial.run for trial in rows),
+        metric=metric,
+        chance=chance,
+    )
+    return Selection(points=points, notes=tuple(notes))
+
+
+def _as_error(measured: Measured, metric: str) -> Measured:
+    if is_loss(metric):
+        return measured
+    return Measured(value=1 - measured.value, lo=1 - measured.hi, hi=1 - measured.lo)
+
+
+def _countable(rows: list[Trial], trials: Sequence[Trial], metric: str, notes: list[str]) -> list[Trial]:
+    """Rows whose N, D (and beams) are positive numbers; the others and unmeasured ones are counted in the notes."""
+    if unmeasured := len(trials) - len(rows):
+        notes.append(f"{unmeasured} of {len(trials)} trials have no finite {metric}")
+
+    def usable(trial: Trial) -> bool:
+        axes = [trial.n_params, trial.d_pairs] + ([] if is_loss(metric) else [trial.beams])
+        return all(math.isfinite(value) and value > 0 for value in axes)
+
+    kept = [trial for trial in rows if usable(trial)]
+    if dropped := len(rows) - len(kept):
+        notes.append(f"{dropped} trials left out: N, D or beams is not a positive number")
+    return kept
+
+
+def _one_chance(rows: list[Trial], metric: str, notes: list[str]) -> tuple[list[Trial], float]:
+    """CGL with another number of negatives is another quantity: keep the most common chance."""
+    if metric == "nll":
+        return rows, math.nan
+    chances = Counter(round(value, 9) for trial in rows if math.isfinite(value := getattr(trial, metric + "_chance")))
+    if not chances:
+        return rows, math.nan
+    chance = chances.most_common(1)[0][0]
+    # round(nan) is nan, which differs from every chance: rows without a chance stay
+    kept = [trial for trial in rows if not abs(getattr(trial, metric + "_chance") - chance) > 1e-8]
+    if dropped := len(rows) - len(kept):
+        notes.append(f"{dropped} trials left out: {metric} was measured with another number of negatives")
+    return kept, chance
+
+
+def _longest(rows: list[Trial], notes: list[str]) -> list[Trial]:
+    """Where a (training, beams) was decoded with several lengths, the longest."""
+    longest: dict[tuple[str, float], Trial] = {}
+    for trial in sorted(rows, key=lambda trial: -1 if math.isnan(trial.max_new_tokens) else trial.max_new_tokens):
+        longest[trial.run, trial.beams] = trial
+    if len(longest) < len(rows):
+        notes.append(f"{len(rows) - len(longest)} trials left out: fewer new tokens than another with equal beams")
+    return list(longest.values())
+
+
+def _mixtures(rows: Sequence[Trial], notes: list[str]) -> None:
+    for name, words in (("epochs", "epochs"), ("n_queries", "numbers of test queries")):
+        values = sorted({value for trial in rows if (value := getattr(trial, name)) is not None})
+        if len(values) > 1:
+            notes.append(f"mixed {words}: {', '.join(map(str, values))}")
+
+
+def fix(points: Points, free: Sequence[Axis]) -> tuple[Points, dict[Axis, float]]:
+    """Hold the other axes at the combination with the most distinct points along `free`; the largest of equals.
+
+    In a full grid that is the largest value of each; where only one model was trained on every D, it is that model.
+    """
+    axes: tuple[Axis, ...] = ("n", "d") if points.beams is None else ("n", "d", "beams")
+    held = [axis for axis in axes if axis not in free]
+    if not held or not len(points):
+        return points, {}
+    columns = np.stack([points.axis(axis) for axis in held], axis=1)
+    candidates = [tuple(row) for row in np.unique(columns, axis=0)]
+    masks = {row: (columns == np.array(row)).all(axis=1) for row in candidates}
+    best = max(candidates, key=lambda row: (points.where(masks[row]).distinct(free), row))
+    return points.where(masks[best]), dict(zip(held, map(float, best), strict=True))
+
+
+def short(number: float) -> str:
+    """A count as people say it: 960, 7.2k, 115k, 6.6B."""
+    for limit, suffix in ((1e9, "B"), (1e6, "M"), (1e3, "k")):
+        if abs(number) >= 0.9995 * limit:
+            return f"{number / limit:.3g}{suffix}"
+    return f"{number:.4g}"
+
+
+def describe(held: dict[Axis, float]) -> str:
+    """`at D = 36k, beams = 64`; empty where nothing is held."""
+    return "at " + ", ".join(f"{SYMBOLS[axis]} = {short(value)}" for axis, value in held.items()) if held else ""

@@ -1,0 +1,103 @@
+"""Tables of trials for readers: N by D at the largest budget, budgets at the largest cell, CGL against chance."""
+
+import math
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+
+from laws.points import label, short
+from laws.tables import Measured, Trial
+from results.schema import METRICS
+
+
+@dataclass(frozen=True, kw_only=True)
+class Table:
+    """A small table of measured values; a cell is None where nothing was measured."""
+
+    caption: str
+    corner: str
+    columns: tuple[str, ...]
+    rows: tuple[tuple[str, tuple[Measured | None, ...]], ...]
+    chance: float = math.nan
+
+
+@dataclass(frozen=True, kw_only=True)
+class Summary:
+    """The tables of one group."""
+
+    name: str
+    tables: tuple[Table, ...]
+
+
+def summarise(name: str, trials: Sequence[Trial]) -> Summary:
+    """Hit@10 by N and D, the metrics by beams at the largest cell, CGL by N and D."""
+    usable = [trial for trial in trials if trial.n_params > 0 and trial.d_pairs > 0]
+    tables = [table for make in (_hits, _beams, _losses) if (table := make(usable)) is not None]
+    return Summary(name=name, tables=tuple(tables))
+
+
+def _hits(trials: Sequence[Trial]) -> Table | None:
+    beams = max((trial.beams for trial in trials if trial.measured["hit@10"].known), default=math.nan)
+    if math.isnan(beams):
+        return None
+    rows = [trial for trial in trials if trial.beams == beams]
+    return _by_n_and_d(rows, "hit@10", f"Hit@10 by N and D, {short(beams)} beams")
+
+
+def _losses(trials: Sequence[Trial]) -> Table | None:
+    rows = list({trial.run: trial for trial in trials if trial.measured["cgl"].known}.values())
+    if not rows:
+        return None
+    chance = next((trial.cgl_chance for trial in rows if math.isfinite(trial.cgl_chance)), math.nan)
+    return _by_n_and_d(rows, "cgl", "CGL by N and D (lower is better)", chance)
+
+
+def _by_n_and_d(rows: Sequence[Trial], metric: str, caption: str, chance: float = math.nan) -> Table:
+    scales = sorted({trial.d_pairs for trial in rows})
+    sizes = sorted({(trial.n_params, trial.model) for trial in rows})
+
+    def cell(size: tuple[float, str], scale: float) -> Measured | None:
+        return mean(
+            trial.measured[metric] for trial in rows if (trial.n_params, trial.model) == size and trial.d_pairs == scale
+        )
+
+    return Table(
+        caption=caption,
+        corner="N \\ D",
+        columns=tuple(short(scale) for scale in scales),
+        rows=tuple((size[1], tuple(cell(size, scale) for scale in scales)) for size in sizes),
+        chance=chance,
+    )
+
+
+def _beams(trials: Sequence[Trial]) -> Table | None:
+    rows = [trial for trial in trials if trial.beams > 0 and trial.measured["hit@10"].known]
+    if not rows:
+        return None
+    n, d = max((trial.n_params, trial.d_pairs) for trial in rows)
+    rows = [trial for trial in rows if (trial.n_params, trial.d_pairs) == (n, d)]
+    widths = sorted({trial.beams for trial in rows})
+
+    def cell(metric: str, width: float) -> Measured | None:
+        return mean(trial.measured[metric] for trial in rows if trial.beams == width)
+
+    return Table(
+        caption=f"Metrics by beams at the largest cell (N = {short(n)}, D = {short(d)})",
+        corner="beams",
+        columns=tuple(short(width) for width in widths),
+        rows=tuple(
+            (label(metric).removeprefix("1 - "), tuple(cell(metric, width) for width in widths)) for metric in METRICS
+        ),
+    )
+
+
+def mean(cells: Iterable[Measured]) -> Measured | None:
+    """The mean over seeds, of the values and of their intervals' ends; None where no value is known."""
+    known = [cell for cell in cells if cell.known]
+    if not known:
+        return None
+    count = len(known)
+    return Measured(
+        value=sum(cell.value for cell in known) / count,
+        lo=sum(cell.lo for cell in known) / count,
+        hi=sum(cell.hi for cell in known) / count,
+    )

@@ -1,0 +1,169 @@
+"""How far to trust a law, in words.
+
+    supported        clearly more distinct points than parameters, on four values or more of each axis; beats the
+                     mean (F test) and predicts left-out points well; no parameter runs to its edge
+    weak             there is a trend, but one of those fails
+    under-determined too few distinct points for the number of parameters: a curve through them proves nothing
+    no law           at chance, not falling, or no better than the mean
+
+All thresholds stand here, and each verdict says which of them decided.
+"""
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+from scipy.stats import f as f_distribution
+from scipy.stats import kendalltau
+
+from laws.fitting import Law
+from laws.forms import SYMBOLS, Form
+from laws.points import Points, label, short
+
+Word = Literal["supported", "weak", "under-determined", "no law"]
+
+LEAST_VALUES = 3
+"""Distinct values on an axis that any curve needs."""
+CLEAR_VALUES = 4
+"""Values on an axis that leave something over once its exponent and amplitude are fixed."""
+FEW_PER_PARAMETER = 1.5
+CLEAR_PER_PARAMETER = 2.0
+"""Distinct points a parameter: below the first under-determined, below the second at most weak."""
+SIGNIFICANCE = 0.05
+CLEAR_SKILL = 0.8
+"""Share of the variance of left-out points that the law must predict."""
+CHANCE_TOLERANCE = 0.002
+"""A value without an interval is at chance within this share of it."""
+LEAST_FALL = 0.3
+"""Kendall's rank correlation of a single axis with the loss must be at least this far below zero."""
+WIDE = 3.0
+"""An exponent whose interval spans more than this factor is not known."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Verdict:
+    """One word and the reason for it."""
+
+    word: Word
+    reason: str
+
+
+def too_few(form: Form, points: Points) -> Verdict | None:
+    """The verdict where not even a curve can be drawn: an axis with fewer than three values, or at chance."""
+    if not len(points):
+        return Verdict(word="no law", reason="no usable point")
+    for axis in form.axes:
+        values = np.unique(points.axis(axis))
+        if len(values) < LEAST_VALUES:
+            shown = ", ".join(short(value) for value in values)
+            count = "one value" if len(values) == 1 else f"{len(values)} values"
+            return Verdict(
+                word="under-determined", reason=f"only {count} of {SYMBOLS[axis]} ({shown}), three are the least"
+            )
+    return None
+
+
+def judge(law: Law, points: Points, caveats: Sequence[str] = ()) -> Verdict:
+    """The verdict on a law fitted to these points. A caveat (confounded axes, say) allows `weak` at most."""
+    return (
+        _no_signal(law, points)
+        or _under_determined(law)
+        or _no_better_than_mean(law)
+        or _weak(law, points, caveats)
+        or _supported(law)
+    )
+
+
+def at_chance(points: Points) -> bool:
+    """Whether no point is better than chance; False where chance is unknown."""
+    if not math.isfinite(points.chance):
+        return False
+    lower = points.y * 0 - math.inf if points.hi is None else points.hi
+    better_by_interval = lower < points.chance
+    better_by_value = points.y < points.chance * (1 - CHANCE_TOLERANCE)
+    known = np.zeros(len(points), dtype=bool) if points.hi is None else np.isfinite(points.hi)
+    return not np.where(known, better_by_interval, better_by_value).any()
+
+
+def _no_signal(law: Law, points: Points) -> Verdict | None:
+    if at_chance(points):
+        return Verdict(word="no law", reason=f"no value is better than chance ({points.chance:.4g})")
+    if np.ptp(points.y) <= 1e-9 * np.abs(points.y).max():
+        return Verdict(word="no law", reason="all values are equal")
+    if len(law.form.axes) == 1:
+        axis = law.form.axes[0]
+        values, means = points.means(axis)
+        tau = kendalltau(values, means).statistic
+        if tau <= -LEAST_FALL and means[-1] < means[0]:
+            return None
+        return Verdict(
+            word="no law",
+            reason=f"{label(points.metric)} does not fall with {SYMBOLS[axis]} (rank correlation {tau:+.2f})",
+        )
+    return None
+
+
+def _under_determined(law: Law) -> Verdict | None:
+    count, needed = law.n_distinct, len(law.parameters)
+    if count <= needed:
+        return Verdict(
+            word="under-determined",
+            reason=f"{count} distinct points, {needed} parameters: it fits by construction",
+        )
+    if count < FEW_PER_PARAMETER * needed:
+        return Verdict(
+            word="under-determined",
+            reason=f"{count} distinct points, {needed} parameters: a good fit proves little",
+        )
+    return None
+
+
+def p_value(law: Law) -> float:
+    """Of the F test of the law against the mean; 1 where no degree of freedom is left."""
+    extra, left = len(law.parameters) - 1, law.n_points - len(law.parameters)
+    if left < 1:
+        return 1.0
+    if law.r2 >= 1:
+        return 0.0
+    return float(f_distribution.sf(max(law.r2, 0) / extra / ((1 - law.r2) / left), extra, left))
+
+
+def _no_better_than_mean(law: Law) -> Verdict | None:
+    chance = p_value(law)
+    if chance > SIGNIFICANCE:
+        return Verdict(
+            word="no law", reason=f"no better than the mean of the points (F test p = {chance:.2g}, R² {law.r2:.2f})"
+        )
+    return None
+
+
+def _weak(law: Law, points: Points, caveats: Sequence[str]) -> Verdict | None:
+    doubts: list[str] = []
+    if law.n_distinct < CLEAR_PER_PARAMETER * len(law.parameters):
+        doubts.append(f"{law.n_distinct} distinct points are few for {len(law.parameters)} parameters")
+    short_axes = [SYMBOLS[axis] for axis in law.form.axes if len(np.unique(points.axis(axis))) < CLEAR_VALUES]
+    if short_axes:
+        doubts.append(f"with three values of {' and '.join(short_axes)} nothing is left to check the exponent")
+    if law.leave_out is None:
+        doubts.append("no point can be left out to test it")
+    elif law.leave_out.skill < CLEAR_SKILL:
+        doubts.append(f"it predicts left-out points badly (skill {law.leave_out.skill:.2f} of 1)")
+    doubts += [limit for limit in law.limits if not limit.startswith("the floor")]
+    for parameter in law.parameters:
+        if parameter.name in law.form.exponents and parameter.lo is not None and parameter.hi is not None:
+            factor = parameter.hi / parameter.lo if parameter.lo > 0 else math.inf
+            if factor > WIDE:
+                doubts.append(f"{parameter.name} is known only to a factor of {factor:.2g}")
+    doubts += caveats
+    return Verdict(word="weak", reason="; ".join(doubts)) if doubts else None
+
+
+def _supported(law: Law) -> Verdict:
+    assert law.leave_out is not None
+    return Verdict(
+        word="supported",
+        reason=f"{law.n_distinct} distinct points for {len(law.parameters)} parameters; left-out points predicted "
+        f"with skill {law.leave_out.skill:.2f} of 1",
+    )

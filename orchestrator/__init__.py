@@ -1,0 +1,1 @@
+"""The driver's side: grid -> steps -> Ray -> rows. Never touches tensors."""

@@ -1,0 +1,121 @@
+"""What is kept in a step's folder about how it went: every attempt, what it printed, the versions it ran with."""
+
+import os
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass, replace
+from datetime import UTC, datetime
+from functools import cache
+from importlib import metadata
+from pathlib import Path
+from platform import python_version
+
+from orchestrator import failures
+from results import store
+
+ATTEMPTS, ERROR, LOG, PROVENANCE = "attempts.json", "error.txt", "log.txt", "provenance.json"
+
+PACKAGES = ("gridlaw", "torch", "ray", "transformers", "deepspeed", "tokenizers", "datasets", "numpy", "pyarrow")
+"""Packages whose versions stand in every row."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Attempt:
+    """One try at a step. Times are ISO 8601 in UTC; a try whose process was killed has no end."""
+
+    started: str
+    finished: str | None = None
+    status: str = "running"
+    """running | done | failed"""
+    kind: str | None = None
+    """Of the failure, as in `failures`."""
+    error: str | None = None
+
+
+def read(folder: Path) -> list[Attempt]:
+    """The attempts recorded in a step's folder, oldest first; none where nothing was recorded."""
+    try:
+        return [Attempt(**entry) for entry in store.read_json(folder / ATTEMPTS)]
+    except FileNotFoundError:
+        return []
+
+
+def begin(folder: Path) -> None:
+    """Record a new attempt. One that is still `running` was killed, or this one would not hold the lock."""
+    settled = [_killed(one) if one.status == "running" else one for one in read(folder)]
+    _write(folder, [*settled, Attempt(started=_now())])
+    (folder / ERROR).unlink(missing_ok=True)
+
+
+def end(folder: Path) -> None:
+    """Record that the newest attempt succeeded."""
+    *earlier, last = read(folder)
+    _write(folder, [*earlier, Attempt(started=last.started, finished=_now(), status="done")])
+
+
+def fail(folder: Path, error: BaseException) -> None:
+    """Record that the newest attempt failed, with the traceback beside it."""
+    *earlier, last = read(folder)
+    kind, line = failures.classify(error), failures.one_line(error)
+    failed = Attempt(started=last.started, finished=_now(), status="failed", kind=kind, error=line)
+    _write(folder, [*earlier, failed])
+    (folder / ERROR).write_text(failures.trace(error), encoding="utf-8")
+
+
+def note_death(root: Path, kind: str, key: str, why: str) -> None:
+    """Record that the process of a step's newest attempt is gone, unless another process is at the step now."""
+    folder = store.partial_folder(root, kind, key)
+    tried = read(folder)
+    if tried and tried[-1].status == "running" and not store.is_running(root, kind, key):
+        _write(folder, [*tried[:-1], replace(_killed(tried[-1]), finished=_now(), error=why)])
+
+
+def _killed(attempt: Attempt) -> Attempt:
+    return Attempt(started=attempt.started, status="failed", kind=failures.WORKER_DIED, error="the process was killed")
+
+
+def _write(folder: Path, attempts: list[Attempt]) -> None:
+    store.write_json(folder / ATTEMPTS, [asdict(one) for one in attempts])
+
+
+def _now() -> str:
+    return datetime.now(UTC).isoformat(timespec="microseconds")
+
+
+@cache
+def versions() -> dict[str, str]:
+    """Versions of Python and of the packages that results depend on, as installed here."""
+    found = {"python": python_version()}
+    for package in PACKAGES:
+        try:
+            found[package] = metadata.version(package)
+        except metadata.PackageNotFoundError:
+            continue
+    return found
+
+
+def write_provenance(folder: Path, git_commit: str | None) -> None:
+    """Record what the step ran with."""
+    store.write_json(folder / PROVENANCE, {"versions": versions(), "git_commit": git_commit})
+
+
+@contextmanager
+def captured(log: Path) -> Iterator[None]:
+    """Append everything that this process and its children print to a file, below Python's own streams."""
+    kept = os.dup(1), os.dup(2)
+    try:
+        with log.open("ab") as file:
+            _point(file.fileno(), file.fileno())
+            yield
+    finally:
+        _point(*kept)
+        for descriptor in kept:
+            os.close(descriptor)
+
+
+def _point(out: int, err: int) -> None:
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os.dup2(out, 1)
+    os.dup2(err, 2)

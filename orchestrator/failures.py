@@ -1,0 +1,44 @@
+"""Why a step failed, and whether trying again can help."""
+
+import traceback
+
+from workers.errors import BadInput, Diverged
+
+BAD_INPUT = "bad_input"
+DIVERGED = "diverged"
+OUT_OF_MEMORY = "out_of_memory"
+WORKER_DIED = "worker_died"
+NEEDED_STEP = "needed_step"
+ERROR = "error"
+
+FINAL = frozenset({BAD_INPUT, DIVERGED, NEEDED_STEP})
+"""Kinds that end the same way however often they are tried."""
+
+
+def classify(error: BaseException) -> str:
+    """The kind of an exception that a worker function raised."""
+    if isinstance(error, BadInput):
+        return BAD_INPUT
+    if isinstance(error, Diverged):
+        return DIVERGED
+    if isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError":  # torch's, without importing it
+        return OUT_OF_MEMORY
+    return ERROR
+
+
+def may_retry(kind: str, attempts: int, max_attempts: int) -> bool:
+    """Whether a step that has failed `attempts` times is tried again."""
+    return kind not in FINAL and attempts < max_attempts
+
+
+def one_line(error: BaseException) -> str:
+    """`KeyError: 'x'`; the message alone where its type says no more than the kind does."""
+    text = " ".join(str(error).split())
+    if isinstance(error, BadInput | Diverged) and text:
+        return text
+    return f"{type(error).__name__}: {text}" if text else type(error).__name__
+
+
+def trace(error: BaseException) -> str:
+    """The traceback as text."""
+    return "".join(traceback.format_exception(error))

@@ -1,0 +1,285 @@
+"""The grid file: YAML -> a frozen `Grid`, or one line that says what is wrong with it."""
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Any, Literal, TypeVar
+
+import yaml
+from pydantic import Field, ValidationError
+from pydantic_core import ErrorDetails
+
+from orchestrator.source import Place, Source, read_source, suggestion
+from workers import settings as words
+from workers.errors import BadInput
+from workers.models.ladder import RUNGS
+from workers.settings import (
+    AnyCorpus,
+    AnyIdentifiers,
+    Budget,
+    CodebookIdentifiers,
+    Count,
+    EvaluationSettings,
+    HfCorpus,
+    ModelSettings,
+    Name,
+    Natural,
+    PydocsCorpus,
+    Settings,
+    TokenizerSettings,
+    TrainingSettings,
+)
+
+Value = TypeVar("Value")
+Axis = Annotated[tuple[Value, ...], Field(min_length=1)]
+RESERVED_NAMES = frozenset({"steps"})
+"""Folders of the results folder that are no grid's."""
+
+
+class DataSettings(Settings):
+    """How much is trained on."""
+
+    pairs: Axis[Count]
+    """D: training pairs (query, identifier). A smaller D is the first part of a larger one."""
+    seed: Natural = 0
+    """Of the order of the pairs and of the choice of identifiers."""
+
+
+class Resources(Settings):
+    """What the sweep may use."""
+
+    workers: Count | None = None
+    """Worker processes; one a GPU where there are GPUs, else one a core, where left out."""
+    cpus_per_worker: Annotated[float, Field(strict=True, gt=0, allow_inf_nan=False)] = 1
+    gpus_per_worker: Annotated[float, Field(strict=True, ge=0, allow_inf_nan=False)] | None = None
+    """GPUs of one worker, or a fraction of one; 1 where there are GPUs, else 0, where left out."""
+    workers_per_training: Count = 1
+    """Workers that train one model together (data parallel, ZeRO). Part of a training's key."""
+    max_attempts: Count = 3
+    """Of a step that fails for a reason that may pass."""
+
+
+class Tracking(Settings):
+    """Weights & Biases."""
+
+    wandb: Literal["auto", "offline", "online", "off"] = "auto"
+    """`auto`: online where WANDB_API_KEY is set, else offline."""
+    project: Name = "gridlaw"
+    entity: str | None = None
+
+
+class Grid(Settings):
+    """One sweep: its axes, and the settings that all its trials share."""
+
+    name: Name
+    corpus: AnyCorpus
+    tokenizer: TokenizerSettings = TokenizerSettings()
+    identifiers: Axis[AnyIdentifiers]
+    models: Axis[ModelSettings]
+    data: DataSettings
+    inference: Axis[Budget]
+    seeds: Axis[Natural] = (0,)
+    training: TrainingSettings = TrainingSettings()
+    evaluation: EvaluationSettings = EvaluationSettings()
+    resources: Resources = Resources()
+    tracking: Tracking = Tracking()
+
+    def pairs_of(self, identifiers: AnyIdentifiers) -> tuple[int, ...]:
+        """The data scales of an identifier kind."""
+        return identifiers.pairs or self.data.pairs
+
+    def to_yaml(self) -> str:
+        """The grid with every default written out; reading it gives the same grid."""
+        return yaml.safe_dump(self.model_dump(mode="json"), sort_keys=False, allow_unicode=True)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Loaded:
+    """A valid grid, and where it came from (for errors that are found later)."""
+
+    grid: Grid
+    source: Source
+
+
+def load(path: Path, overrides: Sequence[str] = ()) -> Loaded:
+    """Read and validate a grid file; paths in it are looked up from the current folder, then from the file's.
+
+    Raises:
+        BadInput: one line that names the file and the key.
+    """
+    source = read_source(path, overrides)
+    try:
+        grid = Grid.model_validate(source.raw)
+    except ValidationError as error:
+        first = error.errors()[0]
+        raise source.error(_place(first), _message(first)) from None
+    if grid.name in RESERVED_NAMES:
+        raise source.error(("name",), f"{grid.name!r} is taken by the results folder itself")
+    _check_models(grid, source)
+    _check_distinct(grid, source)
+    _check_only(grid, source)
+    return Loaded(grid=_find_paths(grid, source), source=source)
+
+
+# ---------------------------------------------------------------- pydantic's errors, in the words of the grid
+
+
+def _place(error: ErrorDetails) -> Place:
+    place = error["loc"]
+    if error["type"] == "union_tag_not_found":
+        return (*place, str(error.get("ctx", {}).get("discriminator", "")).strip("'"))
+    if error["type"] == "union_tag_invalid":
+        return (*place, str(error["ctx"]["discriminator"]).strip("'"))
+    return place
+
+
+def _message(error: ErrorDetails) -> str:
+    kind, value, context = error["type"], error["input"], error.get("ctx", {})
+    match kind:
+        case "extra_forbidden":
+            return "unknown key" + suggestion(error["loc"][-1], _known_keys())
+        case "missing" | "union_tag_not_found":
+            return "is missing"
+        case "union_tag_invalid":
+            return f"unknown {str(context['discriminator']).strip(chr(39))} '{context['tag']}'; " + (
+                f"there are {context['expected_tags']}"
+            )
+        case "too_short":
+            return "holds no value"
+        case "value_error":
+            return str(context["error"])
+        case "tuple_type":
+            return f"must be a value or a list of values, not {value!r}"
+        case "model_type" | "model_attributes_type" | "dict_type":
+            return f"must be a mapping of settings, not {value!r}"
+    said = error["msg"].removeprefix("Input ")
+    return f"{said[:1].lower()}{said[1:]}, not {_short(value)}"
+
+
+def _short(value: object) -> str:
+    text = repr(value)
+    return text if len(text) <= 60 else text[:57] + "..."
+
+
+def _known_keys() -> list[str]:
+    """Every key of every block, for suggestions."""
+    blocks: list[type[Settings]] = [Grid, DataSettings, Resources, Tracking]
+    blocks += [item for item in vars(words).values() if isinstance(item, type) and issubclass(item, Settings)]
+    return sorted({key for block in blocks for key in block.model_fields})
+
+
+# ---------------------------------------------------------------- what pydantic's types do not say
+
+
+def _check_models(grid: Grid, source: Source) -> None:
+    for position, model in enumerate(grid.models):
+        if model.size is None:
+            continue
+        rungs = RUNGS[model.family]
+        if model.size not in rungs:
+            message = f"unknown size {model.size!r} of family {model.family}; there are {', '.join(rungs)}"
+            raise source.error(("models", position, "size"), message)
+        rank, width = model.embeddings.rank, rungs[model.size].width
+        if rank is not None and rank > width:
+            message = f"{rank} is more than the width of {model.label}, which is {width}"
+            raise source.error(("models", position, "embeddings", "rank"), message)
+
+
+def _check_distinct(grid: Grid, source: Source) -> None:
+    axes: list[tuple[Place, Sequence[Any] | None]] = [
+        (("identifiers",), grid.identifiers),
+        (("models",), grid.models),
+        (("data", "pairs"), grid.data.pairs),
+        (("inference",), grid.inference),
+        (("seeds",), grid.seeds),
+    ]
+    for position, identifiers in enumerate(grid.identifiers):
+        axes.append((("identifiers", position, "pairs"), identifiers.pairs))
+        axes += [(("identifiers", position, "only", name), value) for name, value in identifiers.only]
+    for place, values in axes:
+        if values is not None and not values:
+            raise source.error(place, "holds no value")
+        repeated = _first_repeated(values or ())
+        if values and repeated is not None:
+            raise source.error((*place, repeated), f"{_name(values[repeated])} stands there twice")
+
+
+def _first_repeated(values: Sequence[Any]) -> int | None:
+    return next((position for position, value in enumerate(values) if value in values[:position]), None)
+
+
+def _name(value: Any) -> str:
+    if isinstance(value, ModelSettings):
+        return value.label
+    if isinstance(value, Budget):
+        return f"a budget of {value.beams} beams"
+    return str(getattr(value, "kind", value))
+
+
+def _check_only(grid: Grid, source: Source) -> None:
+    """What an `only` names must be in the grid."""
+    for position, identifiers in enumerate(grid.identifiers):
+        there: dict[str, Iterable[object]] = {
+            "models": [model.label for model in grid.models],
+            "pairs": grid.pairs_of(identifiers),
+            "beams": [budget.beams for budget in grid.inference],
+            "seeds": grid.seeds,
+        }
+        for name, wanted in identifiers.only:
+            for entry, value in enumerate(wanted or ()):
+                known = list(dict.fromkeys(there[name]))
+                if value not in known:
+                    message = f"{value!r} is not among the grid's {name}; there are {', '.join(map(str, known))}"
+                    raise source.error(("identifiers", position, "only", name, entry), message)
+
+
+# ---------------------------------------------------------------- paths
+
+
+def _find_paths(grid: Grid, source: Source) -> Grid:
+    """The grid with local paths made absolute, so that they mean the same to every worker."""
+    corpus: AnyCorpus = grid.corpus
+    if isinstance(corpus, HfCorpus):
+        corpus = corpus.model_copy(update={"path": _local_or_name(corpus.path, source, ("corpus", "path"))})
+    elif not isinstance(corpus, PydocsCorpus):
+        found = _find(corpus.path, source)
+        if found is None:
+            raise source.error(("corpus", "path"), f"no such file: {corpus.path}")
+        if found.is_dir() != (corpus.source == "beir"):
+            wanted = "a folder" if corpus.source == "beir" else "a file"
+            raise source.error(("corpus", "path"), f"must be {wanted}: {corpus.path}")
+        corpus = corpus.model_copy(update={"path": str(found)})
+    models = tuple(_with_local(model, "pretrained", source, ("models", n)) for n, model in enumerate(grid.models))
+    identifiers = tuple(
+        _with_local(one, "embedding", source, ("identifiers", n)) if isinstance(one, CodebookIdentifiers) else one
+        for n, one in enumerate(grid.identifiers)
+    )
+    return grid.model_copy(update={"corpus": corpus, "models": models, "identifiers": identifiers})
+
+
+Block = TypeVar("Block", bound=Settings)
+
+
+def _with_local(block: Block, key: str, source: Source, place: Place) -> Block:
+    value = getattr(block, key)
+    if value is None:
+        return block
+    return block.model_copy(update={key: _local_or_name(value, source, (*place, key))})
+
+
+def _local_or_name(value: str, source: Source, place: Place) -> str:
+    """An absolute folder where there is one; else the value is a hub name, unless it looks like a path."""
+    found = _find(value, source)
+    if found is not None and found.is_dir():
+        return str(found)
+    if value.startswith((".", "/", "~")):
+        raise source.error(place, f"no such folder: {value}")
+    return value
+
+
+def _find(value: str, source: Source) -> Path | None:
+    path = Path(value).expanduser()
+    return next((one.resolve() for one in (path, source.path.parent / path) if one.exists()), None)
+
+
+__all__ = ["BadInput", "DataSettings", "Grid", "Loaded", "Resources", "Tracking", "load"]

@@ -1,0 +1,143 @@
+"""Step kind -> worker function, and the running of one step: lock, attempt, log, commit.
+
+Nothing here knows Ray: the driver calls `run` for a corpus, a worker actor for everything else.
+"""
+
+import socket
+import time
+from collections.abc import Callable, Mapping
+from contextlib import nullcontext
+from dataclasses import dataclass
+from importlib import import_module
+from pathlib import Path
+from typing import Any, Literal
+
+from orchestrator import attempts, failures
+from orchestrator.steps import Step
+from results import store
+from workers.settings import ProcessGroup
+
+Jobs = Mapping[str, str]
+"""Step kind -> `module:function`, called as `function(settings, **needs, out=folder)`."""
+
+WORKER_JOBS: Jobs = {
+    "corpus": "workers.corpus:prepare",
+    "tokenizer": "workers.tokenizer:prepare",
+    "embeddings": "workers.embeddings:prepare",
+    "identifiers": "workers.identifiers:prepare",
+    "baselines": "workers.baselines:prepare",
+    "train": "workers.training:train",
+    "score": "workers.evaluation:score",
+    "search": "workers.evaluation:search",
+}
+
+GANG = "gang.json"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Outcome:
+    """How one attempt at a step ended. `cached`: another process had finished it."""
+
+    key: str
+    status: Literal["done", "cached", "failed"]
+    kind: str = ""
+    """Of the failure."""
+    error: str = ""
+    seconds: float = 0.0
+
+
+@dataclass(frozen=True, kw_only=True)
+class Place:
+    """Where a step runs: this process alone, or as one of several that train together."""
+
+    rank: int = 0
+    size: int = 1
+    host: str = "127.0.0.1"
+    """This process's address, for the others to find rank 0."""
+    token: str = ""
+    """The same for all that work on one attempt, different for every attempt."""
+
+
+ALONE = Place()
+
+
+def run(
+    root: Path,
+    step: Step,
+    *,
+    jobs: Jobs = WORKER_JOBS,
+    place: Place = ALONE,
+    capture: bool = True,
+    git_commit: str | None = None,
+) -> Outcome:
+    """Do the step unless it is finished; an exception of the worker function becomes a failed outcome.
+
+    The first of several workers holds the step's lock and commits its folder; the others work in it.
+    """
+    began = time.monotonic()
+    try:
+        if place.rank == 0:
+            done = _lead(root, step, jobs, place, capture, git_commit)
+        else:
+            done = _follow(root, step, jobs, place, capture)
+    except Exception as error:
+        return Outcome(
+            key=step.key,
+            status="failed",
+            kind=failures.classify(error),
+            error=failures.one_line(error),
+            seconds=time.monotonic() - began,
+        )
+    return Outcome(key=step.key, status="done" if done else "cached", seconds=time.monotonic() - began)
+
+
+def _lead(root: Path, step: Step, jobs: Jobs, place: Place, capture: bool, git_commit: str | None) -> bool:
+    """Returns False where the step was finished already."""
+    with store.step_work(root, step.kind, step.key) as out:
+        if out is None:
+            return False
+        attempts.begin(out)
+        try:
+            group = _announce(out, place) if place.size > 1 else None
+            with attempts.captured(out / attempts.LOG) if capture else nullcontext():
+                _call(root, step, jobs, out, group)
+            (out / GANG).unlink(missing_ok=True)
+        except Exception as error:
+            attempts.fail(out, error)
+            raise
+        attempts.end(out)
+        attempts.write_provenance(out, git_commit)
+    return True
+
+
+def _announce(out: Path, place: Place) -> ProcessGroup:
+    """Tell the others, through the step's folder, that this attempt has begun and where to meet."""
+    with socket.socket() as probe:
+        probe.bind(("", 0))
+        address = f"{place.host}:{probe.getsockname()[1]}"
+    store.write_json(out / GANG, {"token": place.token, "address": address})
+    return ProcessGroup(rank=0, size=place.size, address=address)
+
+
+def _follow(root: Path, step: Step, jobs: Jobs, place: Place, capture: bool) -> bool:
+    """Wait until rank 0 has the lock, then work beside it. The driver ends this process if rank 0 fails."""
+    partial = store.partial_folder(root, step.kind, step.key)
+    while not store.is_finished(root, step.kind, step.key):
+        try:
+            meeting = store.read_json(partial / GANG)
+        except FileNotFoundError:
+            meeting = {}
+        if meeting.get("token") == place.token:
+            group = ProcessGroup(rank=place.rank, size=place.size, address=meeting["address"])
+            with attempts.captured(partial / f"log.rank{place.rank}.txt") if capture else nullcontext():
+                _call(root, step, jobs, partial, group)
+            return True
+        time.sleep(0.05)
+    return False
+
+
+def _call(root: Path, step: Step, jobs: Jobs, out: Path, group: ProcessGroup | None) -> None:
+    module, _, name = jobs[step.kind].partition(":")
+    function: Callable[..., None] = getattr(import_module(module), name)
+    needs: dict[str, Any] = {role: store.step_folder(root, role, key) for role, key in step.needs}
+    function(step.settings, **needs, out=out, **({"group": group} if group else {}))

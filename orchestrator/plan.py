@@ -1,0 +1,211 @@
+"""What a sweep would do: is the grid possible on its corpus, which steps are finished, which are new."""
+
+import tempfile
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+from rich.table import Table
+
+from orchestrator import jobs
+from orchestrator.grid import Loaded
+from orchestrator.steps import RECIPES, Graph, Step, Trial, expand
+from results import store
+from workers import corpus as corpora
+from workers import identifiers as identifier_kinds
+from workers.errors import BadInput
+
+
+@dataclass(frozen=True)
+class Plan:
+    """A grid, its graph, and what of it is finished."""
+
+    loaded: Loaded
+    graph: Graph
+    root: Path
+    finished: frozenset[str]
+    summary: dict[str, Any] | None
+    """Of the corpus; None where it would have to be fetched first."""
+
+    @property
+    def folder(self) -> Path:
+        """The grid's own results."""
+        return self.root / self.loaded.grid.name
+
+    @cached_property
+    def new(self) -> tuple[Step, ...]:
+        """Steps to run, in order: those that rows are made of, and what these need, unless they are finished."""
+        wanted = {self.graph.baselines}
+        for trial in self.graph.trials:
+            wanted |= {trial.train, trial.score, trial.search}
+        for key in reversed(self.graph.steps):
+            if key in wanted and key not in self.finished:
+                wanted.update(needed for _, needed in self.graph.steps[key].needs)
+        return tuple(step for key, step in self.graph.steps.items() if key in wanted - self.finished)
+
+    def is_done(self, trial: Trial) -> bool:
+        """Whether all of the trial's own steps are finished."""
+        return {trial.train, trial.score, trial.search} <= self.finished
+
+
+def make_plan(
+    loaded: Loaded,
+    root: Path,
+    *,
+    fetch: bool,
+    table: jobs.Jobs = jobs.WORKER_JOBS,
+    say: Callable[[str], None] = lambda line: None,
+) -> Plan:
+    """Check everything that can be checked before work starts. A local corpus is read (once; it is a step like
+    any other); one that may need the network only where `fetch` is set.
+
+    Raises:
+        BadInput: the grid cannot be run as it is.
+    """
+    check_writable(loaded, root)
+    graph = expand(loaded.grid)
+    corpus = graph.steps[graph.corpus]
+    if fetch or corpora.is_local(loaded.grid.corpus):
+        if not store.is_finished(root, "corpus", graph.corpus):
+            say(f"reading the corpus ({loaded.grid.corpus.source})")
+        outcome = jobs.run(root, corpus, jobs=table, capture=False)
+        if outcome.status == "failed":
+            raise BadInput(_corpus_error(loaded, root, corpus, outcome))
+    summary = read_summary(root, graph)
+    if summary is not None:
+        check_capacity(loaded, summary)
+    return Plan(loaded=loaded, graph=graph, root=root, finished=finished(root, graph), summary=summary)
+
+
+def _corpus_error(loaded: Loaded, root: Path, corpus: Step, outcome: jobs.Outcome) -> str:
+    if outcome.kind == "bad_input":
+        return outcome.error
+    log = store.partial_folder(root, corpus.kind, corpus.key) / "error.txt"
+    return f"{loaded.source.path}: corpus: cannot be read: {outcome.error} (see {log})"
+
+
+def read_summary(root: Path, graph: Graph) -> dict[str, Any] | None:
+    """The corpus's summary where the corpus has been read."""
+    if not store.is_finished(root, "corpus", graph.corpus):
+        return None
+    summary: dict[str, Any] = store.read_json(store.step_folder(root, "corpus", graph.corpus) / "summary.json")
+    return summary
+
+
+def finished(root: Path, graph: Graph) -> frozenset[str]:
+    """Keys of the graph's finished steps, by one scan a kind."""
+    there = frozenset[str]().union(*(store.finished_keys(root, kind) for kind in RECIPES))
+    return there & graph.steps.keys()
+
+
+def check_writable(loaded: Loaded, root: Path) -> None:
+    """Raises BadInput where the results folder cannot be made or written to."""
+    for folder in (root, root / loaded.grid.name):
+        try:
+            if folder == root or folder.exists():
+                folder.mkdir(parents=True, exist_ok=True)
+                with tempfile.TemporaryFile(dir=folder):
+                    pass
+        except OSError as error:
+            raise BadInput(f"--results {root}: cannot be written to: {error.strerror}: {folder}") from None
+
+
+def check_capacity(loaded: Loaded, summary: dict[str, Any]) -> None:
+    """Raises BadInput where a D is larger than the corpus has pairs, naming the largest possible."""
+    grid = loaded.grid
+    for position, identifiers in enumerate(grid.identifiers):
+        largest = identifier_kinds.capacity(identifiers, summary)
+        place = ("identifiers", position, "pairs") if identifiers.pairs else ("data", "pairs")
+        for entry, pairs in enumerate(grid.pairs_of(identifiers)):
+            allowed = identifiers.only.pairs is None or pairs in identifiers.only.pairs
+            if allowed and pairs > largest:
+                message = f"{pairs} is more than the corpus has; the largest D with {identifiers.kind} is {largest}"
+                raise loaded.source.error((*place, entry), message)
+
+
+# ---------------------------------------------------------------- shown
+
+
+def show(plan: Plan, console: Console) -> None:
+    """Tables of trials and steps."""
+    grid = plan.loaded.grid
+    if plan.summary is None:
+        console.print(f"corpus {grid.corpus.source}: not read in a dry run, so D is not checked against it")
+    else:
+        documents, pairs = plan.summary["documents"], plan.summary["train_pairs"]
+        console.print(
+            f"corpus {plan.summary['name']}: {documents:,} documents, {pairs:,} training pairs of query and document"
+        )
+    console.print(_trial_table(plan))
+    console.print(_step_table(plan))
+    done = sum(plan.is_done(trial) for trial in plan.graph.trials)
+    console.print(
+        f"{grid.name}: {len(plan.graph.trials):,} trials ({done:,} done), {len(plan.graph.steps):,} steps: "
+        f"{len(plan.graph.steps) - len(plan.new):,} cached, {len(plan.new):,} new"
+    )
+
+
+def plain_table(*columns: str, left: Sequence[str] = ()) -> Table:
+    """A table without lines; columns are right-aligned but for the first and those in `left`."""
+    table = Table(box=None, pad_edge=False, header_style="bold")
+    for position, column in enumerate(columns):
+        table.add_column(column, justify="left" if position == 0 or column in left else "right", no_wrap=True)
+    return table
+
+
+def _trial_table(plan: Plan) -> Table:
+    table = plain_table("trial", "init", "N", "D", "beams", "new steps", left=("init",))
+    for trial in plan.graph.trials:
+        new = sum(key not in plan.finished for key in (trial.train, trial.score, trial.search))
+        n = f"{trial.n_params:,}" if trial.n_params else "?"
+        table.add_row(trial.trial, trial.init, n, f"{trial.pairs:,}", str(trial.beams), str(new) if new else "done")
+    return table
+
+
+def _step_table(plan: Plan) -> Table:
+    total = plan.graph.count()
+    table = plain_table("steps", "all", "cached", "new")
+    for kind in RECIPES:
+        if total[kind]:
+            new = sum(step.kind == kind for step in plan.new)
+            table.add_row(kind, f"{total[kind]:,}", f"{total[kind] - new:,}", f"{new:,}")
+    return table
+
+
+def as_json(plan: Plan) -> dict[str, Any]:
+    """The plan for a program: every trial and step, and totals."""
+    new = {step.key for step in plan.new}
+    return {
+        "grid": plan.loaded.grid.name,
+        "corpus": plan.summary,
+        "trials": [
+            {
+                "trial": trial.trial,
+                "corpus": trial.corpus,
+                "identifiers": trial.identifiers,
+                "family": trial.family,
+                "model": trial.model,
+                "init": trial.init,
+                "n_params": trial.n_params,
+                "d_pairs": trial.pairs,
+                "seed": trial.seed,
+                "beams": trial.beams,
+                "steps": {"train": trial.train, "score": trial.score, "search": trial.search},
+                "done": plan.is_done(trial),
+            }
+            for trial in plan.graph.trials
+        ],
+        "steps": [
+            {"kind": step.kind, "key": step.key, "needs": dict(step.needs), "state": "new" if key in new else "cached"}
+            for key, step in plan.graph.steps.items()
+        ],
+        "totals": {
+            "trials": len(plan.graph.trials),
+            "steps": len(plan.graph.steps),
+            "cached": len(plan.graph.steps) - len(new),
+            "new": len(new),
+        },
+    }

@@ -1,0 +1,125 @@
+"""How far a sweep is, from a scan of the results folder: done, running, failed and why, waiting."""
+
+import json
+import os
+from collections import Counter
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+from rich.console import Console
+from rich.table import Table
+
+from orchestrator import attempts
+from orchestrator.grid import Loaded
+from orchestrator.plan import finished, plain_table
+from orchestrator.steps import RECIPES, Graph, Step, Trial, expand
+from results import store
+
+State = Literal["done", "running", "failed", "waiting"]
+STATES: tuple[State, ...] = ("done", "running", "failed", "waiting")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Status:
+    """The state of every step, and what is known beside it."""
+
+    graph: Graph
+    name: str
+    states: dict[str, State]
+    notes: dict[str, str]
+    """Why a step failed, or how far a running one is."""
+
+    def of(self, trial: Trial) -> State:
+        """A trial is done when its three steps are; failed when one is, or a step that they need."""
+        own = [self.states[key] for key in (trial.train, trial.score, trial.search)]
+        if any(state == "failed" for state in self._with_needs(trial)):
+            return "failed"
+        if all(state == "done" for state in own):
+            return "done"
+        return "running" if "running" in own else "waiting"
+
+    def _with_needs(self, trial: Trial) -> list[State]:
+        keys = {trial.train, trial.score, trial.search}
+        keys |= {needed for key in tuple(keys) for _, needed in self.graph.steps[key].needs}
+        return [self.states[key] for key in keys]
+
+
+def read_status(loaded: Loaded, root: Path) -> Status:
+    """Look at the results folder; nothing is written or started."""
+    graph = expand(loaded.grid)
+    done = finished(root, graph)
+    begun = {(kind, key) for kind in RECIPES for key in _partial(root, kind)}
+    states: dict[str, State] = {}
+    notes: dict[str, str] = {}
+    for key, step in graph.steps.items():
+        states[key] = "done" if key in done else "waiting"
+        if key not in done and (step.kind, key) in begun:
+            states[key], notes[key] = _begun(root, step)
+    return Status(graph=graph, name=loaded.grid.name, states=states, notes=notes)
+
+
+def _partial(root: Path, kind: str) -> list[str]:
+    folder = root / "steps" / kind
+    entries = os.scandir(folder) if folder.is_dir() else ()
+    return [entry.name.removesuffix(".partial") for entry in entries if entry.name.endswith(".partial")]
+
+
+def _begun(root: Path, step: Step) -> tuple[State, str]:
+    """The state of a step that has a folder and is not finished."""
+    folder = store.partial_folder(root, step.kind, step.key)
+    if store.is_running(root, step.kind, step.key):
+        return "running", progress(folder)
+    tried = attempts.read(folder)
+    if tried and tried[-1].status == "failed":
+        return "failed", f"{tried[-1].error} (attempt {len(tried)}; see {folder})"
+    return "waiting", "was interrupted; will resume"
+
+
+def progress(folder: Path) -> str:
+    """`step 120/500, loss 3.21` from the newest line of a training's curve; nothing where there is none."""
+    try:
+        with (folder / "curve.jsonl").open("rb") as file:
+            file.seek(0, os.SEEK_END)
+            file.seek(max(0, file.tell() - 2048))
+            lines = [line for line in file.read().split(b"\n")[:-1] if line.endswith(b"}")]
+    except FileNotFoundError:
+        return ""
+    if not lines:
+        return ""
+    newest = json.loads(lines[-1])
+    return f"step {newest['step']}/{newest['steps']}, loss {newest['loss']:.3g}"
+
+
+def show(status: Status, console: Console) -> None:
+    """A table by kind, then what runs and what failed."""
+    console.print(_table(status))
+    for state in ("running", "failed"):
+        for key, one in status.states.items():
+            if one == state:
+                step = status.graph.steps[key]
+                console.print(f"{state}: {step.kind} {key[:12]}  {status.notes[key]}".rstrip(), soft_wrap=True)
+    trials = Counter(status.of(trial) for trial in status.graph.trials)
+    counts = ", ".join(f"{trials[state]:,} {state}" for state in STATES if trials[state])
+    console.print(f"{status.name}: {len(status.graph.trials):,} trials: {counts}")
+
+
+def _table(status: Status) -> Table:
+    table = plain_table("steps", "all", *STATES)
+    counts = Counter((step.kind, status.states[key]) for key, step in status.graph.steps.items())
+    for kind, total in sorted(status.graph.count().items(), key=lambda item: list(RECIPES).index(item[0])):
+        table.add_row(kind, f"{total:,}", *(f"{counts[kind, state]:,}" for state in STATES))
+    return table
+
+
+def as_json(status: Status) -> dict[str, Any]:
+    """The status for a program."""
+    return {
+        "grid": status.name,
+        "trials": [{"trial": trial.trial, "state": status.of(trial)} for trial in status.graph.trials],
+        "steps": [
+            {"kind": step.kind, "key": key, "state": status.states[key], "note": status.notes.get(key, "")}
+            for key, step in status.graph.steps.items()
+        ],
+        "totals": dict(Counter(status.states.values())),
+    }

@@ -1,0 +1,321 @@
+"""Grid -> trials and the graph of steps behind them, each step known by a hash of everything that decides its result.
+
+Two grids that ask for the same thing ask for the same key, so nothing that is finished is done again; an
+evaluation depends on its training and never the other way round.
+"""
+
+import hashlib
+import json
+import re
+from collections import Counter
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from orchestrator.grid import Grid
+from workers import corpus as corpora
+from workers.models.ladder import RUNGS, rung_shape
+from workers.models.shapes import PRETRAINED, count_parameters
+from workers.settings import (
+    AnyIdentifiers,
+    BaselinesJob,
+    Budget,
+    EmbeddingSettings,
+    EmbeddingsJob,
+    EvaluationSettings,
+    HfCorpus,
+    IdentifiersJob,
+    ModelSettings,
+    ScoreJob,
+    SearchJob,
+    Settings,
+    TokenizerJob,
+    TrainingSettings,
+    TrainJob,
+)
+
+RECIPES = {
+    "corpus": 1,
+    "tokenizer": 1,
+    "embeddings": 1,
+    "identifiers": 1,
+    "baselines": 1,
+    "train": 1,
+    "score": 1,
+    "search": 1,
+}
+"""Step kinds in the order in which they are shown. Raise a kind's number when its code starts to give other results."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Step:
+    """One unit of work. `needs` are (role, key); a role is the kind of the step that is needed."""
+
+    kind: str
+    key: str
+    settings: Settings
+    needs: tuple[tuple[str, str], ...] = ()
+    workers: int = 1
+    """Workers that do it together."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Trial:
+    """One point of the grid: its labels, and the keys of its three own steps."""
+
+    trial: str
+    corpus: str
+    identifiers: str
+    family: str
+    model: str
+    init: str
+    seed: int
+    pairs: int
+    beams: int
+    max_new_tokens: int | None
+    n_params: int | None
+    """Known before training from the model's shape; None for a pretrained model that is not in the table."""
+    train: str
+    score: str
+    search: str
+
+    @property
+    def cell(self) -> tuple[str, str]:
+        """The trial without its settings' hash, and its init: another trial of the same cell supersedes it."""
+        return self.trial.rpartition("-")[0], self.init
+
+
+@dataclass(frozen=True, kw_only=True)
+class Graph:
+    """Steps by key, each after those that it needs; trials in the grid's order."""
+
+    steps: dict[str, Step]
+    trials: tuple[Trial, ...]
+    corpus: str
+    baselines: str
+
+    def count(self) -> Counter[str]:
+        """Steps by kind."""
+        return Counter(step.kind for step in self.steps.values())
+
+
+def canonical(value: Any) -> str:
+    """The one JSON text of a value."""
+    return json.dumps(value, sort_keys=True, separators=(",", ":"), ensure_ascii=False, allow_nan=False)
+
+
+def key_of(kind: str, settings: Settings, needs: Mapping[str, str], **more: Any) -> str:
+    """SHA-256 over what decides the step's result, as 64 hex digits."""
+    content = {"kind": kind, "settings": _decisive(settings), "needs": dict(needs), "recipe": RECIPES[kind], **more}
+    return hashlib.sha256(canonical(content).encode()).hexdigest()
+
+
+def _decisive(settings: Settings) -> dict[str, Any]:
+    """Settings as plain values, with those that no result depends on put to their defaults."""
+    values = settings.model_dump(mode="json")
+    if isinstance(settings, TrainJob):
+        for name in ("log_every", "checkpoint_every"):
+            values["training"][name] = TrainingSettings.model_fields[name].default
+    elif isinstance(settings, ScoreJob):
+        values["evaluation"]["depth"] = EvaluationSettings.model_fields["depth"].default
+    elif isinstance(settings, SearchJob | BaselinesJob):
+        values["evaluation"]["negatives"] = EvaluationSettings.model_fields["negatives"].default
+    elif values.get("source") in ("jsonl", "beir") or (isinstance(settings, HfCorpus) and Path(settings.path).is_dir()):
+        # A local corpus is known by its content, wherever it lies; its name may come from the path's last part.
+        values["path"] = Path(values["path"]).name
+    return values
+
+
+# ---------------------------------------------------------------- labels
+
+
+def identifiers_label(identifiers: AnyIdentifiers) -> str:
+    """`ngram` or `codebook`, followed by every setting that is not the default: `ngram-10`, `codebook-32x256`."""
+    fields = type(identifiers).model_fields
+    parts: list[str] = [identifiers.kind]
+    size = ("length",) if identifiers.kind == "ngram" else ("levels", "codes")
+    if any(getattr(identifiers, name) != fields[name].default for name in size):
+        parts.append("x".join(str(getattr(identifiers, name)) for name in size))
+    for name in fields.keys() - {"kind", "pairs", "only", *size}:
+        value = getattr(identifiers, name)
+        if value != fields[name].default:
+            parts.append(f"{name}{str(value).rstrip('/').split('/')[-1]}")
+    return _safe("-".join(parts[:2] + sorted(parts[2:])))
+
+
+def init_label(model: ModelSettings) -> str:
+    """How the token embeddings start: random, ppmi, ppmi-r16 or pretrained."""
+    if model.pretrained is not None:
+        return "pretrained"
+    if model.embeddings.kind == "ppmi" and model.embeddings.rank is not None:
+        return f"ppmi-r{model.embeddings.rank}"
+    return model.embeddings.kind
+
+
+def n_params(model: ModelSettings) -> int | None:
+    """N from the model's shape; None for a pretrained model that is not in the table."""
+    if model.size is not None:
+        return count_parameters(rung_shape(model.family, model.size, vocabulary=1)).n_params
+    shape = PRETRAINED.get(model.pretrained or "")
+    return count_parameters(shape).n_params if shape else None
+
+
+def _safe(text: str) -> str:
+    """Usable as part of a file name."""
+    return re.sub(r"[^A-Za-z0-9._-]+", "_", text)[:60]
+
+
+# ---------------------------------------------------------------- the graph
+
+
+@dataclass
+class _Builder:
+    """Adds steps once each, every step after what it needs."""
+
+    grid: Grid
+    fingerprint: str
+    steps: dict[str, Step] = field(default_factory=dict)
+
+    def add(self, kind: str, settings: Settings, needs: tuple[str, ...] = (), together: int = 1, **more: Any) -> str:
+        roles = {self.steps[key].kind: key for key in needs}
+        key = key_of(kind, settings, roles, **more)
+        if key not in self.steps:
+            step = Step(kind=kind, key=key, settings=settings, needs=tuple(roles.items()), workers=together)
+            self.steps[key] = step
+        return key
+
+    def corpus(self) -> str:
+        return self.add("corpus", self.grid.corpus, fingerprint=self.fingerprint)
+
+    def tokenizer(self, model: ModelSettings) -> str:
+        job = TokenizerJob(
+            tokenizer=None if model.pretrained else self.grid.tokenizer,
+            pretrained=model.pretrained,
+        )
+        return self.add("tokenizer", job, (self.corpus(),))
+
+    def embeddings(self, model: ModelSettings) -> tuple[str, ...]:
+        """The key, or nothing where the model does not start from the corpus's embeddings."""
+        if model.size is None or model.embeddings.kind == "random":
+            return ()
+        rank = embedding_rank(model)
+        assert rank is not None
+        job = EmbeddingsJob(window=model.embeddings.window, rank=rank)
+        return (self.add("embeddings", job, (self.tokenizer(model),)),)
+
+    def identifiers(self, identifiers: AnyIdentifiers, model: ModelSettings) -> str:
+        plain = type(identifiers)
+        fields = plain.model_fields
+        bare = identifiers.model_copy(update={name: fields[name].default for name in ("pairs", "only")})
+        job = IdentifiersJob(identifiers=bare, seed=self.grid.data.seed)
+        return self.add("identifiers", job, (self.corpus(), self.tokenizer(model)))
+
+    def baselines(self) -> str:
+        ladder = [model for model in self.grid.models if model.size is not None]
+        ranks = {rank for model in ladder if (rank := embedding_rank(model)) is not None}
+        job = BaselinesJob(ranks=tuple(sorted(ranks)), evaluation=self.grid.evaluation)
+        return self.add("baselines", job, (self.corpus(), self.tokenizer((ladder or self.grid.models)[0])))
+
+    def train(self, identifiers: AnyIdentifiers, model: ModelSettings, pairs: int, seed: int) -> str:
+        needs = (self.tokenizer(model), self.identifiers(identifiers, model), *self.embeddings(model))
+        job = TrainJob(
+            model=_bare(model),
+            training=self.grid.training.model_copy(update={"learning_rate": learning_rate(self.grid, model)}),
+            pairs=pairs,
+            seed=seed,
+        )
+        workers = self.grid.resources.workers_per_training
+        # Sums over another number of workers round differently, and a checkpoint is split by them.
+        return self.add("train", job, needs, workers, **({"workers": workers} if workers > 1 else {}))
+
+    def evaluations(
+        self, identifiers: AnyIdentifiers, model: ModelSettings, train: str, budget: Budget
+    ) -> tuple[str, str]:
+        needs = (self.corpus(), self.tokenizer(model), self.identifiers(identifiers, model), train)
+        evaluation = self.grid.evaluation
+        score = self.add("score", ScoreJob(evaluation=evaluation), needs)
+        return score, self.add("search", SearchJob(evaluation=evaluation, budget=budget), needs)
+
+
+def embedding_rank(model: ModelSettings) -> int | None:
+    """Rank of the corpus embeddings that a ladder model starts from; its width where the grid gives none."""
+    if model.size is None:
+        return None
+    return model.embeddings.rank or RUNGS[model.family][model.size].width
+
+
+def learning_rate(grid: Grid, model: ModelSettings) -> float | None:
+    """The model's own, else the grid's, else the ladder's; None for a pretrained model where nothing is given."""
+    given = model.learning_rate or grid.training.learning_rate
+    if given is None and model.size is not None:
+        return RUNGS[model.family][model.size].learning_rate
+    return given
+
+
+def _bare(model: ModelSettings) -> ModelSettings:
+    """The model without what is told elsewhere (its learning rate) or does not apply to it."""
+    embeddings = model.embeddings
+    if model.pretrained is not None:
+        embeddings = EmbeddingSettings()
+    elif embeddings.kind == "random":
+        embeddings = EmbeddingSettings(kind="random")
+    return model.model_copy(update={"learning_rate": None, "embeddings": embeddings})
+
+
+Point = tuple[AnyIdentifiers, ModelSettings, int, int, Budget]
+
+
+def _points(grid: Grid) -> Iterator[Point]:
+    """identifiers x model x D x seed x budget, in the grid's order, without what an `only` leaves out."""
+    for identifiers in grid.identifiers:
+        only = identifiers.only
+        for model in grid.models:
+            if only.models is not None and model.label not in only.models:
+                continue
+            for pairs in grid.pairs_of(identifiers):
+                for seed in grid.seeds:
+                    for budget in grid.inference:
+                        wanted = ((only.pairs, pairs), (only.seeds, seed), (only.beams, budget.beams))
+                        if all(allowed is None or value in allowed for allowed, value in wanted):
+                            yield identifiers, model, pairs, seed, budget
+
+
+def expand(grid: Grid) -> Graph:
+    """All trials and steps of a grid; reads the corpus's fingerprint, not the corpus.
+
+    Raises:
+        BadInput: the corpus is not there.
+    """
+    builder = _Builder(grid=grid, fingerprint=corpora.fingerprint(grid.corpus))
+    corpus, baselines = builder.corpus(), builder.baselines()
+    name = _safe(corpora.name(grid.corpus))
+    trials: dict[str, Trial] = {}
+    for point in _points(grid):
+        trial = _trial(builder, name, point)
+        trials.setdefault(trial.trial, trial)
+    return Graph(steps=builder.steps, trials=tuple(trials.values()), corpus=corpus, baselines=baselines)
+
+
+def _trial(builder: _Builder, corpus: str, point: Point) -> Trial:
+    identifiers, model, pairs, seed, budget = point
+    train = builder.train(identifiers, model, pairs, seed)
+    score, search = builder.evaluations(identifiers, model, train, budget)
+    label = identifiers_label(identifiers)
+    digest = hashlib.sha256(canonical([train, score, search]).encode()).hexdigest()[:8]
+    return Trial(
+        trial=f"{corpus}-{label}-{_safe(model.label)}-d{pairs}-s{seed}-b{budget.beams}-{digest}",
+        corpus=corpus,
+        identifiers=label,
+        family=model.family,
+        model=model.label,
+        init=init_label(model),
+        seed=seed,
+        pairs=pairs,
+        beams=budget.beams,
+        max_new_tokens=budget.max_new_tokens,
+        n_params=n_params(model),
+        train=train,
+        score=score,
+        search=search,
+    )

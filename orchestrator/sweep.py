@@ -1,0 +1,250 @@
+"""One sweep from the grid file to its rows: check, plan, run what is not finished, write rows as trials end."""
+
+import json
+import shlex
+import subprocess
+import sys
+from collections import defaultdict
+from collections.abc import Iterable, Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Literal
+
+from rich.console import Console
+
+from orchestrator import attempts, console, failures, jobs, plan, rows, scheduler, status, tracking
+from orchestrator.estimates import costs, ranks
+from orchestrator.grid import Loaded, load
+from orchestrator.jobs import Outcome
+from orchestrator.steps import Step, Trial
+from results import schema, store
+
+SHOWN_FAILURES = 10
+SHOWN_TRIALS = 40
+
+
+@dataclass(frozen=True, kw_only=True)
+class Request:
+    """What the command line asks for."""
+
+    grid: Path
+    overrides: tuple[str, ...] = ()
+    root: Path = Path("results")
+    mode: Literal["run", "plan", "status"] = "run"
+    json: bool = False
+
+
+def carry_out(request: Request, table: jobs.Jobs = jobs.WORKER_JOBS) -> int:
+    """Do it; returns the exit code.
+
+    Raises:
+        BadInput: the grid or an override is wrong; nothing was started.
+    """
+    try:
+        loaded = load(request.grid, request.overrides)
+        root = request.root.absolute()
+        if request.mode == "status":
+            return _show_status(loaded, root, request.json)
+        out = console.make_console(error=request.json)
+        tracking.check(loaded)
+        made = plan.make_plan(
+            loaded, root, fetch=request.mode == "run", table=table, say=lambda line: out.print(line, soft_wrap=True)
+        )
+        if request.mode == "plan":
+            return _show_plan(made, request.json)
+        return run(made, out, table)
+    except KeyboardInterrupt:
+        print("\ninterrupted; nothing that is finished is lost: the same command goes on from here", file=sys.stderr)
+        return 130
+
+
+def _show_status(loaded: Loaded, root: Path, as_json: bool) -> int:
+    found = status.read_status(loaded, root)
+    if as_json:
+        print(json.dumps(status.as_json(found), indent=1))
+    else:
+        status.show(found, console.make_console())
+    return 0
+
+
+def _show_plan(made: plan.Plan, as_json: bool) -> int:
+    if as_json:
+        print(json.dumps(plan.as_json(made), indent=1))
+    else:
+        plan.show(made, console.make_console())
+    return 0
+
+
+def run(made: plan.Plan, out: Console, table: jobs.Jobs = jobs.WORKER_JOBS) -> int:
+    """Run the plan to its end; 0 where every trial is done, else 1."""
+    grid = made.loaded.grid
+    made.folder.mkdir(parents=True, exist_ok=True)
+    store.write_atomically(made.folder / "grid.yaml", lambda path: _write_text(path, grid.to_yaml()))
+    removed = rows.remove_superseded(made.folder, made.graph.trials)
+    if removed:
+        out.print(f"{removed} rows of the same trials under earlier settings are replaced")
+    commit = git_commit()
+    cost = costs(made.graph, made.summary)
+    new, trials = len(made.new), len(made.graph.trials)
+    out.print(f"{grid.name}: {trials:,} trials, {len(made.graph.steps):,} steps, {new:,} of them new", soft_wrap=True)
+    with ExitStack() as stack:
+        tracker = stack.enter_context(tracking.Tracker(grid.tracking, made.folder, grid.name))
+        view = stack.enter_context(console.make_view(made, cost, out))
+        sweep = _Sweep(plan=made, view=view, tracker=tracker, commit=commit)
+        sweep.write_finished()
+        if made.new:
+            _run_steps(made, sweep, cost, table, stack)
+    for line in filter(None, (tracker.report(),)):
+        out.print(line, soft_wrap=True)
+    _show_end(sweep, out)
+    return 1 if sweep.errors else 0
+
+
+def _run_steps(made: plan.Plan, sweep: "_Sweep", cost: dict[str, float], table: jobs.Jobs, stack: ExitStack) -> None:
+    from orchestrator.cluster import workers
+
+    resources = made.loaded.grid.resources
+    steps = {step.key: step for step in made.new}
+    queue = scheduler.Scheduler(
+        steps=steps, finished=(), priority=ranks(made.graph, cost), max_attempts=resources.max_attempts
+    )
+    pool = stack.enter_context(workers(made.root, resources, steps=len(steps), table=table, git_commit=sweep.commit))
+    scheduler.drive(
+        queue, pool, started=sweep.view.started, ended=sweep.ended, retried=sweep.view.retried, tick=sweep.view.tick
+    )
+
+
+def _write_text(path: Path, text: str) -> None:
+    path.write_text(text, encoding="utf-8")
+
+
+@dataclass(kw_only=True)
+class _Sweep:
+    """What has ended, and the rows that follow from it."""
+
+    plan: plan.Plan
+    view: console.PlainView
+    tracker: tracking.Tracker
+    commit: str | None
+    errors: dict[str, str] = field(default_factory=dict)
+    """Step key -> why it failed."""
+
+    def __post_init__(self) -> None:
+        new = {step.key for step in self.plan.new}
+        self._open: dict[str, set[str]] = {}
+        self._trials_of: dict[str, list[Trial]] = defaultdict(list)
+        self._waiting: dict[str, int] = defaultdict(int)
+        for trial in self.plan.graph.trials:
+            own = (trial.train, trial.score, trial.search)
+            self._open[trial.trial] = {key for key in own if key in new}
+            self._waiting[trial.train] += 1
+            for key in own:
+                self._trials_of[key].append(trial)
+
+    def write_finished(self) -> None:
+        """Write what finished steps allow and the grid's folder lacks."""
+        if self.plan.graph.baselines in self.plan.finished:
+            self._write_baselines()
+        for trial in self.plan.graph.trials:
+            if trial.train in self.plan.finished:
+                rows.write_curve(self.plan.root, self.plan.folder, trial.train)
+            if not self._open[trial.trial]:
+                self._close(trial)
+
+    def ended(self, step: Step, outcome: Outcome) -> None:
+        """Take in a step that has ended for good."""
+        if outcome.status == "failed":
+            self.errors[step.key] = f"{outcome.kind}: {outcome.error}"
+            if outcome.kind == failures.WORKER_DIED:
+                attempts.note_death(self.plan.root, step.kind, step.key, outcome.error)
+        elif step.kind == "train":
+            rows.write_curve(self.plan.root, self.plan.folder, step.key)
+        elif step.kind == "baselines":
+            self._write_baselines()
+        self.view.ended(step, outcome)
+        for trial in self._trials_of.get(step.key, ()):
+            self._open[trial.trial].discard(step.key)
+            if not self._open[trial.trial]:
+                self._close(trial)
+
+    def _write_baselines(self) -> None:
+        made = self.plan
+        name = made.graph.trials[0].corpus
+        rows.write_baselines(made.root, made.folder, made.loaded.grid.name, made.graph, name)
+
+    def _close(self, trial: Trial) -> None:
+        """All steps of the trial have ended: its row is due."""
+        made = self.plan
+        if not rows.is_written(made.folder, trial):
+            name = made.loaded.grid.name
+            row = rows.write_trial(made.root, made.folder, name, made.graph, trial, self.errors, self.commit)
+            self.view.row(row)
+        self._waiting[trial.train] -= 1
+        if not self._waiting[trial.train]:
+            self._track(trial.train)
+
+    def _track(self, train: str) -> None:
+        """All trials of a training have their rows."""
+        trials = self._trials_of[train]
+        if self.tracker.wants(train, [trial.trial for trial in trials]):
+            its_rows = read_rows(self.plan.folder, trials)
+            config = {name: its_rows[0].get(name) for name in tracking.CONFIG}
+            settings = self.plan.graph.steps[train].settings.model_dump(mode="json")
+            first = trials[0]
+            training = tracking.Training(
+                key=train,
+                name=f"{first.corpus} {first.identifiers} {first.model} d{first.pairs} s{first.seed}",
+                config=config | {"settings": settings},
+                curve=rows.read_curve(self.plan.root, train),
+                rows=its_rows,
+                tags=(first.corpus, first.identifiers, first.family, first.model),
+            )
+            self.tracker.put(training)
+
+
+def read_rows(folder: Path, trials: Iterable[Trial]) -> list[dict[str, Any]]:
+    """The rows of some trials, in their order."""
+    paths = [rows.part(folder, "trials", trial.trial) for trial in trials]
+    return store.read_parts(paths, schema.TRIALS).to_pylist()
+
+
+def git_commit() -> str | None:
+    """The commit of the code that runs, where it runs from a checkout."""
+    here = Path(__file__).resolve().parent.parent
+    if not (here / ".git").exists():
+        return None
+    done = subprocess.run(["git", "rev-parse", "HEAD"], cwd=here, capture_output=True, text=True, check=False)
+    return done.stdout.strip() or None
+
+
+def _show_end(sweep: _Sweep, out: Console) -> None:
+    made = sweep.plan
+    found = read_rows(made.folder, made.graph.trials)
+    out.print()
+    if len(found) <= SHOWN_TRIALS:
+        out.print(console.row_table(found))
+        out.print()
+    out.print(console.summary_table(found))
+    _show_failures(sweep, out)
+    out.print(f"\nresults: {_shown(made.folder)}", soft_wrap=True)
+    out.print(f"next: python fit_laws.py {shlex.quote(_shown(made.folder))}", soft_wrap=True)
+
+
+def _shown(path: Path) -> str:
+    """Relative to the current folder where it lies below it."""
+    return str(path.relative_to(Path.cwd())) if path.is_relative_to(Path.cwd()) else str(path)
+
+
+def _show_failures(sweep: _Sweep, out: Console) -> None:
+    """Steps that failed of themselves, with where to read more."""
+    graph = sweep.plan.graph
+    own: Sequence[str] = [key for key, why in sweep.errors.items() if not why.startswith(failures.NEEDED_STEP)]
+    for key in own[:SHOWN_FAILURES]:
+        step = graph.steps[key]
+        folder = store.partial_folder(sweep.plan.root, step.kind, key)
+        out.print(
+            f"failed: {console.describe(graph, step)}: {sweep.errors[key]}\n  see {_shown(folder)}", soft_wrap=True
+        )
+    if len(own) > SHOWN_FAILURES:
+        out.print(f"and {len(own) - SHOWN_FAILURES} more; see --status")

@@ -1,0 +1,101 @@
+"""Columns of the Parquet tables that a sweep writes. Others rely on these names.
+
+`trials`: one row a trial. `queries`: one row a (trial, query). `curves`: one row a logged training step.
+`baselines`: one row a baseline of a corpus.
+"""
+
+import pyarrow as pa
+
+METRICS = ("hit@1", "hit@10", "hit@100", "rr@10", "ndcg@10")
+"""Ranking metrics, higher is better, each with `_lo` and `_hi`: a 95% bootstrap interval over queries."""
+
+LOSSES = ("cgl", "cgl_published", "nll")
+"""Likelihood metrics, lower is better, with intervals likewise."""
+
+
+def _with_interval(names: tuple[str, ...]) -> list[pa.Field]:
+    return [pa.field(name + end, pa.float64()) for name in names for end in ("", "_lo", "_hi")]
+
+
+TRIALS = pa.schema(
+    [
+        pa.field("trial", pa.string(), nullable=False),
+        pa.field("train_key", pa.string()),
+        pa.field("grid", pa.string()),
+        pa.field("corpus", pa.string()),
+        pa.field("corpus_hash", pa.string()),
+        pa.field("n_documents", pa.int64()),
+        pa.field("identifiers", pa.string()),
+        pa.field("family", pa.string()),
+        pa.field("model", pa.string()),
+        pa.field("init", pa.string()),  # how token embeddings start: random, ppmi, ppmi-r16, pretrained
+        pa.field("seed", pa.int64()),
+        pa.field("n_params", pa.int64()),  # without the input embedding: the N of a law
+        pa.field("n_total", pa.int64()),
+        pa.field("n_embedding", pa.int64()),
+        pa.field("d_pairs", pa.int64()),
+        pa.field("d_tokens", pa.int64()),
+        pa.field("epochs", pa.int64()),
+        pa.field("learning_rate", pa.float64()),
+        pa.field("zero_stage", pa.int64()),
+        pa.field("workers", pa.int64()),
+        pa.field("beams", pa.int64()),
+        pa.field("max_new_tokens", pa.int64()),
+        pa.field("train_flops", pa.float64()),
+        pa.field("infer_flops_per_query", pa.float64()),
+        *_with_interval(LOSSES),
+        pa.field("cgl_chance", pa.float64()),
+        pa.field("cgl_published_chance", pa.float64()),
+        *_with_interval(METRICS),
+        pa.field("n_queries", pa.int64()),
+        pa.field("latency_ms", pa.float64()),  # wall time of a batch over its queries
+        pa.field("queries_per_s", pa.float64()),
+        pa.field("train_seconds", pa.float64()),
+        pa.field("eval_seconds", pa.float64()),
+        pa.field("peak_memory_bytes", pa.int64()),
+        pa.field("status", pa.string(), nullable=False),  # done | failed
+        pa.field("error", pa.string()),
+        pa.field("attempts", pa.int64()),
+        pa.field("started", pa.timestamp("us", tz="UTC")),
+        pa.field("finished", pa.timestamp("us", tz="UTC")),
+        pa.field("versions", pa.string()),  # JSON: package -> version
+        pa.field("git_commit", pa.string()),
+    ]
+)
+
+QUERIES = pa.schema(
+    [
+        pa.field("trial", pa.string(), nullable=False),
+        pa.field("query", pa.string(), nullable=False),
+        pa.field("rank", pa.int64()),  # of the first relevant document, from 1; null where none was reached
+        pa.field("cgl", pa.float64()),
+        pa.field("cgl_published_positive", pa.float64()),  # smallest mean NLL of a relevant identifier
+        pa.field("cgl_published_negative", pa.float64()),  # mean NLL of the negatives, summed over them
+        pa.field("nll", pa.float64()),
+        pa.field("latency_ms", pa.float64()),
+    ]
+)
+
+CURVES = pa.schema(
+    [
+        pa.field("train_key", pa.string(), nullable=False),
+        pa.field("step", pa.int64(), nullable=False),
+        pa.field("pairs", pa.int64()),
+        pa.field("loss", pa.float64()),
+        pa.field("learning_rate", pa.float64()),
+        pa.field("gradient_norm", pa.float64()),
+        pa.field("seconds", pa.float64()),
+    ]
+)
+
+BASELINES = pa.schema(
+    [
+        pa.field("grid", pa.string(), nullable=False),
+        pa.field("corpus", pa.string(), nullable=False),
+        pa.field("corpus_hash", pa.string()),
+        pa.field("baseline", pa.string(), nullable=False),  # random | bm25 | embeddings-r16 ...
+        pa.field("n_documents", pa.int64()),
+        pa.field("n_queries", pa.int64()),
+        *_with_interval(METRICS),
+    ]
+)

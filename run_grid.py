@@ -1,0 +1,76 @@
+#!/usr/bin/env python
+"""Run the sweep that a grid file describes, or show what it would do, or how far it is."""
+
+import argparse
+import sys
+from pathlib import Path
+
+EPILOG = """\
+examples:
+  python run_grid.py grids/smoke.yaml --dry-run
+  python run_grid.py grids/quickstart.yaml
+  python run_grid.py grids/squad.yaml --set 'corpus={source: jsonl, path: my.jsonl.xz}' --set models.0.size=29k
+  python run_grid.py grids/quickstart.yaml --status
+
+The same command again resumes: a finished step never runs twice.
+
+exit codes: 0 all well, 1 a trial failed, 2 the grid or the command line is wrong (nothing started), 130 interrupted
+"""
+
+
+def parser() -> argparse.ArgumentParser:
+    """The command line."""
+    line = argparse.ArgumentParser(
+        prog="run_grid.py",
+        description=__doc__,
+        epilog=EPILOG,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    line.add_argument("grid", metavar="GRID", type=Path, help="the grid file, such as grids/quickstart.yaml")
+    line.add_argument(
+        "--set",
+        metavar="KEY=VALUE",
+        dest="overrides",
+        action="append",
+        default=[],
+        help="override a setting, such as training.epochs=3 or identifiers.0.length=6; may be repeated",
+    )
+    line.add_argument(
+        "--results",
+        metavar="DIR",
+        type=Path,
+        default=Path("results"),
+        help="where steps and results are kept (default: results)",
+    )
+    mode = line.add_mutually_exclusive_group()
+    mode.add_argument("--dry-run", action="store_true", help="show trials and steps, cached and new; start nothing")
+    mode.add_argument("--status", action="store_true", help="show what is done, running, waiting, failed and why")
+    line.add_argument("--json", action="store_true", help="with --dry-run or --status: print JSON")
+    return line
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Returns the exit code."""
+    line = parser()
+    options = line.parse_args(arguments)
+    if options.json and not (options.dry_run or options.status):
+        line.error("--json goes with --dry-run or --status")
+    from orchestrator.sweep import Request, carry_out
+    from workers.errors import BadInput
+
+    request = Request(
+        grid=options.grid,
+        overrides=tuple(options.overrides),
+        root=options.results,
+        mode="plan" if options.dry_run else "status" if options.status else "run",
+        json=options.json,
+    )
+    try:
+        return carry_out(request)
+    except BadInput as error:
+        print(error, file=sys.stderr)
+        return 2
+
+
+if __name__ == "__main__":
+    sys.exit(main())

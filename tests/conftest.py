@@ -1,0 +1,96 @@
+"""Shared by all tests: no network, one thread, and a small corpus taken through the prepare steps once."""
+
+import os
+
+os.environ.update(
+    OMP_NUM_THREADS="1",
+    HF_HUB_OFFLINE="1",
+    HF_DATASETS_OFFLINE="1",
+    TOKENIZERS_PARALLELISM="false",
+    WANDB_MODE="offline",
+    RAY_USAGE_STATS_ENABLED="0",
+)
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+SUBJECTS = ("river", "engine", "violin", "harbour", "planet", "orchid", "glacier", "bridge", "falcon", "castle")
+SYLLABLES = [consonant + vowel for consonant in "bdfgklmnprstvz" for vowel in "aeiou"]
+VERBS = ("carries", "guards", "crosses", "paints", "follows", "measures", "mirrors", "feeds")
+
+
+@dataclass(frozen=True)
+class Steps:
+    """Folders of finished prepare steps."""
+
+    corpus: Path
+    tokenizer: Path
+    embeddings: Path
+    ngram: Path
+    codebook: Path
+
+
+@pytest.fixture(scope="session")
+def finished_steps(tmp_path_factory: pytest.TempPathFactory) -> Steps:
+    """48 documents with four queries each, one in four held out; among them odd scripts, twins and one-word texts."""
+    from workers.corpus.documents import Corpus, Document, Query, write
+    from workers.embeddings import prepare as prepare_embeddings
+    from workers.identifiers import prepare as prepare_identifiers
+    from workers.settings import (
+        CodebookIdentifiers,
+        EmbeddingsJob,
+        IdentifiersJob,
+        NgramIdentifiers,
+        TokenizerJob,
+        TokenizerSettings,
+    )
+    from workers.tokenizer import prepare as prepare_tokenizer
+
+    rng = np.random.default_rng(0)
+    names = [
+        "".join(rng.choice(list("bdfgklmnprstvz")) + rng.choice(list("aeiou")) for _ in range(3)) for _ in range(48)
+    ]
+    bodies = [
+        " ".join(f"{name} {rng.choice(VERBS)} the {rng.choice(SUBJECTS)} of {name}." for _ in range(5))
+        for name in names[:44]
+    ]
+    bodies += ["汶川大地震 Wènchuān 🌍 \x00\x07 \u202e abc", "word", bodies[0], "<|pad|> <|id|> </s>"]
+    documents = [Document(docid=f"d{i}", title=f"T{i}", text=text) for i, text in enumerate(bodies)]
+    queries = [
+        Query(
+            qid=f"d{i}-q{j}",
+            text=f"{('what', 'who', 'where', 'how')[j]} {rng.choice(VERBS)} {names[i]} {rng.choice(SUBJECTS)}",
+            split=("train", "train", "train", "test" if i % 4 else "dev")[j],
+            docids=(f"d{i}",),
+        )
+        for i in range(len(bodies))
+        for j in range(4)
+    ]
+    root = tmp_path_factory.mktemp("steps")
+
+    def step(name: str, prepare: Callable[[Path], None]) -> Path:
+        (root / name).mkdir()
+        prepare(root / name)
+        return root / name
+
+    toy = Corpus(name="toy", documents=tuple(documents), queries=tuple(queries))
+    corpus = step("corpus", lambda out: write(toy, out))
+    token_job = TokenizerJob(tokenizer=TokenizerSettings(vocabulary=400), pretrained=None)
+    tokenizer = step("tokenizer", lambda out: prepare_tokenizer(token_job, corpus=corpus, out=out))
+    ngram = IdentifiersJob(identifiers=NgramIdentifiers(kind="ngram", length=5, per_query=4), seed=0)
+    codebook = IdentifiersJob(
+        identifiers=CodebookIdentifiers(kind="codebook", levels=2, codes=4, spans_per_document=6), seed=0
+    )
+    embeddings = EmbeddingsJob(window=5, rank=32)
+    texts = {"corpus": corpus, "tokenizer": tokenizer}
+    return Steps(
+        corpus=corpus,
+        tokenizer=tokenizer,
+        embeddings=step("embeddings", lambda out: prepare_embeddings(embeddings, tokenizer=tokenizer, out=out)),
+        ngram=step("ngram", lambda out: prepare_identifiers(ngram, **texts, out=out)),
+        codebook=step("codebook", lambda out: prepare_identifiers(codebook, **texts, out=out)),
+    )

@@ -1,0 +1,84 @@
+"""Stand-ins for the worker functions, so that sweeps are tested in seconds: they write files of the right form.
+
+A training's seed chooses its fate: 13 diverges, 14 breaks on its first attempt, 15 is killed on its first.
+"""
+
+import json
+import os
+import signal
+import time
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from workers.errors import Diverged
+from workers.settings import ProcessGroup
+
+JOBS = {
+    "corpus": "sweep_jobs:corpus",
+    "tokenizer": "sweep_jobs:prepare",
+    "embeddings": "sweep_jobs:prepare",
+    "identifiers": "sweep_jobs:prepare",
+    "baselines": "sweep_jobs:baselines",
+    "train": "sweep_jobs:train",
+    "score": "sweep_jobs:score",
+    "search": "sweep_jobs:search",
+}
+
+
+def _write(path: Path, value: Any) -> None:
+    path.write_text(json.dumps(value))
+
+
+def corpus(settings: Any, *, out: Path) -> None:
+    queries = {"train": 100, "dev": settings.dev, "test": settings.test}
+    _write(out / "summary.json", {"name": "tiny", "hash": "h", "documents": 9, "queries": queries, "train_pairs": 100})
+
+
+def prepare(settings: Any, *, out: Path, **needs: Path) -> None:
+    assert all(folder.is_dir() for folder in needs.values())
+    _write(out / "made.json", sorted(needs))
+
+
+def baselines(settings: Any, *, corpus: Path, tokenizer: Path, out: Path) -> None:
+    _write(out / "baselines.json", [{"baseline": "random", "n_documents": 9, "n_queries": 3, "hit@10": 0.1}])
+
+
+def train(
+    settings: Any, *, tokenizer: Path, identifiers: Path, embeddings: Path | None = None, out: Path, **more: Any
+) -> None:
+    group: ProcessGroup = more.get("group", ProcessGroup())
+    print(f"training, rank {group.rank}")
+    first = not (out / "tried").exists()
+    (out / "tried").touch()
+    if settings.seed == 13:
+        raise Diverged("loss is nan at step 1")
+    if settings.seed == 14 and first:
+        raise RuntimeError("broken once")
+    if settings.seed == 15 and first:
+        os.kill(os.getpid(), signal.SIGKILL)
+    meeting = (group.address or "alone").rpartition(":")[2]
+    (out / f"rank{group.rank}-{meeting}").touch()
+    if group.rank:
+        return
+    while not all((out / f"rank{rank}-{meeting}").exists() for rank in range(group.size)):  # as a collective would wait
+        time.sleep(0.01)
+    line = {"step": 1, "steps": 1, "pairs": 2, "loss": 3.0, "learning_rate": 0.1, "gradient_norm": 1.0, "seconds": 0.1}
+    (out / "curve.jsonl").write_text(json.dumps(line) + "\n")
+    metrics = {"n_params": 10, "n_total": 20, "d_pairs": settings.pairs, "train_seconds": 0.1, "peak_memory_bytes": 5}
+    _write(out / "metrics.json", metrics)
+
+
+def score(settings: Any, *, corpus: Path, tokenizer: Path, identifiers: Path, train: Path, out: Path) -> None:
+    assert (train / "metrics.json").exists()
+    _write(out / "metrics.json", {"cgl": 1.5, "cgl_chance": 2.0, "eval_seconds": 0.25, "n_queries": 2})
+    pq.write_table(pa.table({"query": ["a", "b"], "cgl": [1.0, 2.0]}), out / "queries.parquet")
+
+
+def search(settings: Any, *, corpus: Path, tokenizer: Path, identifiers: Path, train: Path, out: Path) -> None:
+    metrics = {"hit@10": 0.1 * settings.budget.beams, "beams": settings.budget.beams, "eval_seconds": 0.5}
+    _write(out / "metrics.json", metrics | {"n_queries": 2, "peak_memory_bytes": 7})
+    pq.write_table(pa.table({"query": ["b", "a"], "rank": [1, None]}), out / "queries.parquet")
+    (out / "run.trec").write_text("a Q0 d 1 1.0 x\n")

@@ -1,0 +1,68 @@
+"""The constraint against brute force: allowed tokens and counts at every depth, over random small corpora."""
+
+import numpy as np
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from workers.decoding.constraint import can_grow, children
+from workers.decoding.index import build_index
+from workers.ragged import Ragged
+
+documents = st.lists(st.lists(st.integers(0, 5), max_size=9), min_size=1, max_size=6)
+
+
+def prefixes(rows: list[list[int]], sort: str) -> list[list[int]]:
+    if sort == "rows":
+        return [row for row in rows if row]
+    return [row[start:] for row in rows for start in range(len(row))]
+
+
+def walk(rows: list[list[int]], sort: str, vocabulary: int = 6) -> None:
+    """Compare every reachable state with a scan of all rows or suffixes."""
+    index = build_index(Ragged.of(rows), vocabulary, sort)
+    strings = prefixes(rows, sort)
+    frontier = [((), 0, len(index.order))]
+    for depth in range(10):
+        if not frontier:
+            break
+        lo = np.array([state[1] for state in frontier])
+        hi = np.array([state[2] for state in frontier])
+        step = children(index, lo, hi, depth)
+        found = {
+            (*frontier[beam][0], int(token)): (int(low), int(high))
+            for beam, token, low, high in zip(step.beam, step.token, step.lo, step.hi, strict=True)
+        }
+        expected: dict[tuple[int, ...], int] = {}
+        for string in strings:
+            if len(string) > depth:
+                key = tuple(string[: depth + 1])
+                expected[key] = expected.get(key, 0) + 1
+        assert {key: high - low for key, (low, high) in found.items()} == expected
+        assert len(step.token) == len(found)
+        grows = can_grow(index, step.lo, depth + 1)
+        for (key, _), grow in zip(found.items(), grows, strict=True):
+            assert grow == any(tuple(s[: depth + 1]) == key and len(s) > depth + 1 for s in strings)
+        frontier = [(key, low, high) for key, (low, high) in found.items()]
+
+
+@settings(max_examples=150, deadline=None)
+@given(documents)
+def test_suffixes_equal_brute_force(rows: list[list[int]]) -> None:
+    walk(rows, "suffixes")
+
+
+@settings(max_examples=150, deadline=None)
+@given(documents)
+def test_rows_equal_brute_force(rows: list[list[int]]) -> None:
+    walk(rows, "rows")
+
+
+def test_largest_token_ids_sort_right() -> None:
+    for vocabulary in (2**16 - 1, 2**16, 2**16 + 1, 130_000):
+        top = vocabulary - 1
+        walk([[top, 0, top], [255, 256, 257, top], [0]], "suffixes", vocabulary)
+
+
+def test_row_of_finds_the_document() -> None:
+    index = build_index(Ragged.of([[1, 2], [], [3]]), 6, "suffixes")
+    assert [int(index.row_of(np.array([p]))[0]) for p in range(len(index.tokens))] == [0, 0, 0, 1, 2, 2]

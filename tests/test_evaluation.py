@@ -1,0 +1,154 @@
+"""CGL against its definition, and evaluation of a trained model end to end."""
+
+import json
+import math
+from pathlib import Path
+
+import numpy as np
+import pyarrow.parquet as pq
+import pytest
+from conftest import Steps
+
+from workers import evaluation, training
+from workers.cgl import Contest, contest_losses, draw_contests
+from workers.corpus.documents import load
+from workers.errors import BadInput
+from workers.identifiers.sets import IdentifierSet, Pairs
+from workers.models.build import build
+from workers.models.loss import PairLoss, pair_tensors
+from workers.ragged import Ragged
+from workers.settings import (
+    Budget,
+    EvaluationSettings,
+    ModelSettings,
+    ScoreJob,
+    SearchJob,
+    TrainingSettings,
+    TrainJob,
+)
+
+EVALUATION = EvaluationSettings(negatives=10, bootstrap=200)
+
+
+@pytest.fixture(scope="module", params=["t5-ngram", "llama-codebook"])
+def trained(request: pytest.FixtureRequest, finished_steps: Steps, tmp_path_factory: pytest.TempPathFactory):
+    family, identifiers = request.param.split("-")
+    out = tmp_path_factory.mktemp("train")
+    job = TrainJob(
+        model=ModelSettings(family=family, size={"t5": "29k", "llama": "24k"}[family]),
+        training=TrainingSettings(learning_rate=1e-2, epochs=20, batch=16),
+        pairs=370,
+        seed=0,
+    )
+    folders = {"tokenizer": finished_steps.tokenizer, "identifiers": getattr(finished_steps, identifiers)}
+    training.train(job, **folders, embeddings=finished_steps.embeddings, out=out)
+    return {"corpus": finished_steps.corpus, **folders, "train": out}
+
+
+def search(trained, out: Path, beams: int) -> dict:
+    out.mkdir()
+    evaluation.search(SearchJob(evaluation=EVALUATION, budget=Budget(beams=beams)), **trained, out=out)
+    return json.loads((out / "metrics.json").read_text())
+
+
+def test_search_finds_documents_and_repeats(trained, tmp_path: Path) -> None:
+    narrow, wide = search(trained, tmp_path / "1", 1), search(trained, tmp_path / "8", 8)
+    assert wide["hit@10"] > 10 / 48 + 0.1, "better than chance"
+    assert wide["hit@10"] >= narrow["hit@10"]
+    assert wide["hit@10_lo"] <= wide["hit@10"] <= wide["hit@10_hi"]
+    assert wide["infer_flops_per_query"] > narrow["infer_flops_per_query"]
+    again = search(trained, tmp_path / "again", 8)
+    assert {k: v for k, v in again.items() if "@" in k} == {k: v for k, v in wide.items() if "@" in k}
+    assert (tmp_path / "again" / "run.trec").read_bytes() == (tmp_path / "8" / "run.trec").read_bytes()
+
+
+def test_query_rows_agree_with_the_metrics(trained, tmp_path: Path) -> None:
+    metrics = search(trained, tmp_path / "out", 8)
+    rows = pq.read_table(tmp_path / "out" / "queries.parquet").to_pylist()
+    assert len(rows) == metrics["n_queries"] == len(load(trained["corpus"]).split("test"))
+    hit = np.mean([row["rank"] is not None and row["rank"] <= 10 for row in rows])
+    assert hit == pytest.approx(metrics["hit@10"])
+
+
+def test_batches_do_not_change_the_ranking(trained, tmp_path: Path) -> None:
+    loaded = evaluation.load_trained(*(trained[name] for name in ("corpus", "tokenizer", "identifiers", "train")))
+    one, many = (
+        evaluation.retrieve(loaded, EVALUATION.model_copy(update={"batch": batch}), Budget(beams=4)).run
+        for batch in (1, 16)
+    )
+    for qid, ranking in one.items():
+        assert dict(ranking) == pytest.approx(dict(many[qid]), rel=1e-3)
+
+
+def test_score_beats_chance_and_repeats(trained, tmp_path: Path) -> None:
+    results = []
+    for name in ("a", "b"):
+        (tmp_path / name).mkdir()
+        evaluation.score(ScoreJob(evaluation=EVALUATION), **trained, out=tmp_path / name)
+        results.append(json.loads((tmp_path / name / "metrics.json").read_text()))
+    first, second = ({k: v for k, v in result.items() if k != "eval_seconds"} for result in results)
+    assert first == second
+    assert first["cgl_chance"] == pytest.approx(math.log(11))
+    assert first["cgl"] < first["cgl_chance"]
+    assert first["cgl_published_chance"] == pytest.approx(math.log(1 + 1 / 10))
+    rows = pq.read_table(tmp_path / "a" / "queries.parquet").to_pydict()
+    published = np.log1p(np.array(rows["cgl_published_positive"]) / np.array(rows["cgl_published_negative"]))
+    assert published.mean() == pytest.approx(first["cgl_published"])
+
+
+@pytest.mark.parametrize("mean_nll", [True, False])
+@pytest.mark.parametrize("family", ["t5", "llama"])
+def test_cgl_equals_its_definition(finished_steps: Steps, family: str, mean_nll: bool) -> None:
+    """One forward pass a (query, identifier) pair, and the formulas written out: the oracle."""
+    ids = IdentifierSet.load(finished_steps.codebook)
+    model = build(ModelSettings(family=family, size={"t5": "7k", "llama": "6k"}[family]), ids.vocabulary, 0, 0).eval()
+    held_out = ids.held_out
+    queries = np.unique(held_out.source)[:4]
+    contests = draw_contests(held_out, queries, 6, seed=1)
+    ids = IdentifierSet(**{**ids.__dict__, "mean_nll": mean_nll})
+    losses = contest_losses(model, ids, contests, end=1, longest=64)
+
+    def nll(query: int, row: int, mean: bool) -> float:
+        inputs = pair_tensors(held_out.sources, np.array([query]), held_out.target, np.array([row]), 1, 64)
+        value = float(PairLoss(model)(*inputs))
+        return value if mean else value * len(held_out.target[row])
+
+    for place, contest in enumerate(contests):
+        right = math.exp(-nll(contest.query, contest.right[0], mean_nll))
+        wrong = sum(math.exp(-nll(contest.query, row, mean_nll)) for row in contest.negatives)
+        assert losses.cgl[place] == pytest.approx(-math.log(right / (right + wrong)), abs=1e-4)
+        positive = min(nll(contest.query, row, True) for row in contest.right)
+        negative = sum(nll(contest.query, row, True) for row in contest.negatives)
+        assert losses.published[place] == pytest.approx(-math.log(negative / (negative + positive)), abs=1e-6)
+
+
+def test_contests_are_fair() -> None:
+    held_out = Pairs(
+        sources=Ragged.of([[1], [2], [3]]),
+        source=np.array([0, 0, 1, 2]),
+        document=np.array([7, 7, 8, 7]),
+        target=Ragged.of([[1], [2], [3], [4]]),
+    )
+    contests = draw_contests(held_out, np.array([0, 1, 2]), 50, seed=0)
+    assert [contest.right.tolist() for contest in contests] == [[0, 1], [2], [3]]
+    assert set(contests[0].negatives.tolist()) == {2}, "an identifier of the same document is no negative"
+    assert set(contests[1].negatives.tolist()) == {0, 1, 3}
+    again = draw_contests(held_out, np.array([1]), 50, seed=0)
+    assert (again[0].negatives == contests[1].negatives).all(), "whatever other queries there are"
+    alone = Pairs(**{**held_out.__dict__, "document": np.array([7, 7, 7, 7])})
+    with pytest.raises(BadInput, match="at least two documents"):
+        draw_contests(alone, np.array([0]), 5, seed=0)
+
+
+def test_a_model_that_ignores_the_query_is_not_below_chance(finished_steps: Steps) -> None:
+    ids = IdentifierSet.load(finished_steps.ngram)
+    rng = np.random.default_rng(0)
+    noise = {row: float(rng.normal(5, 1)) for row in range(len(ids.held_out))}
+    contests = draw_contests(ids.held_out, np.unique(ids.held_out.source), 16, seed=0)
+    values = [_contrast(noise, contest) for contest in contests]
+    assert np.mean(values) > math.log(17) - 2 * np.std(values) / math.sqrt(len(values))
+
+
+def _contrast(nll: dict[int, float], contest: Contest) -> float:
+    right = math.exp(-nll[contest.right[0]])
+    return -math.log(right / (right + sum(math.exp(-nll[row]) for row in contest.negatives)))

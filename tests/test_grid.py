@@ -1,0 +1,176 @@
+"""The grid file: what is accepted, what is refused, and with which line."""
+
+import re
+from pathlib import Path
+
+import pytest
+import yaml
+
+from orchestrator import plan
+from orchestrator.grid import Loaded, load
+from orchestrator.steps import expand
+from workers.errors import BadInput
+
+GRID = """
+name: tiny
+corpus: {source: jsonl, path: corpus.jsonl}
+identifiers: [{kind: ngram}]
+models: [{family: t5, size: [7k, 29k]}, {family: llama, size: 6k}]
+data: {pairs: [10, 20]}
+inference: [{beams: 1}, {beams: 4}]
+seeds: [0, 1]
+"""
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    (tmp_path / "corpus.jsonl").write_text('{"text": "a b c", "queries": ["x y"]}\n')
+    (tmp_path / "grid.yaml").write_text(GRID)
+    return tmp_path
+
+
+def _load(folder: Path, *overrides: str) -> Loaded:
+    return load(folder / "grid.yaml", overrides)
+
+
+def test_axes_take_bare_values_and_spread_lists(folder: Path) -> None:
+    grid = _load(
+        folder, "seeds=7", "data.pairs=5", "models={family: t5, size: [7k, 29k]}", "inference={beams: [1, 2]}"
+    ).grid
+    assert grid.seeds == (7,)
+    assert grid.data.pairs == (5,)
+    assert [model.label for model in grid.models] == ["t5-7k", "t5-29k"]
+    assert [budget.beams for budget in grid.inference] == [1, 2]
+
+
+def test_numbers_and_words_are_read_as_written(folder: Path) -> None:
+    grid = _load(folder, "training.learning_rate=1e-3", "tracking.wandb=off", "training.weight_decay=0").grid
+    assert grid.training.learning_rate == 1e-3
+    assert grid.tracking.wandb == "off"
+    assert grid.training.weight_decay == 0
+
+
+def test_override_replaces_a_whole_block(folder: Path) -> None:
+    (folder / "other.jsonl").write_text("{}\n")
+    grid = _load(folder, "corpus={source: jsonl, path: other.jsonl}", "identifiers.0.length=6").grid
+    assert grid.corpus.path == str(folder / "other.jsonl")
+    assert grid.identifiers[0].length == 6
+
+
+def test_the_resolved_grid_reads_as_the_same_grid(folder: Path) -> None:
+    grid = _load(folder).grid
+    (folder / "again.yaml").write_text(grid.to_yaml())
+    assert load(folder / "again.yaml").grid == grid
+
+
+def test_paths_are_found_beside_the_grid_file(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (folder / "elsewhere").mkdir()
+    monkeypatch.chdir(folder / "elsewhere")
+    assert _load(folder).grid.corpus.path == str(folder / "corpus.jsonl")
+    (folder / "elsewhere" / "corpus.jsonl").write_text("{}\n")
+    assert _load(folder).grid.corpus.path == str(folder / "elsewhere" / "corpus.jsonl")
+
+
+REFUSED = {
+    "colour=red": "--set: colour: unknown key",
+    "training.epoch=3": r"--set: training.epoch: unknown key; did you mean `epochs`\?",
+    "inference.0.beams=many": "--set: inference.0.beams: should be a valid integer.*'many'",
+    "inference.1.beams=true": "--set: inference.1.beams: should be a valid integer.*True",
+    "inference.1.beams=0": "--set: inference.1.beams: should be greater than or equal to 1, not 0",
+    "training.learning_rate=true": "--set: training.learning_rate: should be a valid number, not True",
+    "training.learning_rate=.nan": "--set: training.learning_rate: ",
+    "seeds=[]": "--set: seeds: holds no value",
+    "models=[]": "--set: models: holds no value",
+    "models.0.size=[]": "--set: models.0.size: holds no value",
+    "data.pairs=[]": "--set: data.pairs: holds no value",
+    "identifiers.0.pairs=[]": "--set: identifiers.0.pairs: holds no value",
+    "data.pairs=[10, -5]": "--set: data.pairs.1: should be greater than or equal to 1, not -5",
+    "data.pairs=[10, 20, 10]": "--set: data.pairs.2: 10 stands there twice",
+    "seeds=[3, 3]": "--set: seeds.1: 3 stands there twice",
+    "seeds=[-1]": "--set: seeds.0: should be greater than or equal to 0",
+    "inference=[{beams: 2}, {beams: 2}]": "--set: inference.1: a budget of 2 beams stands there twice",
+    "models.0.size=[7k, 7k]": "models.0: t5-7k stands there twice",
+    "models.0.family=bert": "--set: models.0.family: ",
+    "models.1.size=30k": "--set: models.1.size: unknown size '30k' of family llama; there are 6k, 24k",
+    "models.1.pretrained=x/y": "models.1: give either `size` or `pretrained`",
+    "models.1.pretrained=/no/such": "models.1: give either",
+    "models.1.embeddings={rank: 17}": "models.1.embeddings.rank: 17 is more than the width of llama-6k, which is 16",
+    "identifiers.0.kind=tree": "--set: identifiers.0.kind: unknown kind 'tree'; there are 'ngram', 'codebook'",
+    "identifiers.0.only={models: t5-31k}": "--set: identifiers.0.only.models.0: 't5-31k' is not among",
+    "identifiers.0.only={pairs: 11}": "--set: identifiers.0.only.pairs.0: 11 is not among the grid's pairs",
+    "identifiers.3.length=6": "--set identifiers.3: there is no such entry; the list has 1",
+    "name.first=x": "--set name.first: unknown key",
+    "name=steps": "--set: name: 'steps' is taken",
+    "name=../x": "--set: name: ",
+    "corpus={path: corpus.jsonl}": "--set: corpus.source: is missing",
+    "corpus={source: jsonl}": "--set: corpus.path: is missing",
+    "corpus.path=missing.jsonl": "--set: corpus.path: no such file: missing.jsonl",
+    "corpus={source: jsonl": "--set corpus:1: not valid YAML",
+    "tracking=yes": "--set: tracking: must be a mapping of settings, not 'yes'",
+    "nothing": "--set nothing: write it as",
+}
+
+
+@pytest.mark.parametrize("override", REFUSED)
+def test_refuses_with_one_line(folder: Path, override: str) -> None:
+    with pytest.raises(BadInput, match=REFUSED[override]) as caught:
+        _load(folder, override)
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("- a\n- b\n", "must hold a mapping of settings, not a list"),
+        ("", "must hold a mapping of settings, not nothing"),
+        ("name: a\nname: b\n", ":2: not valid YAML: key `name` twice"),
+        ("name: [a\n", ":2: not valid YAML"),
+        ("name: a\n\tb: c\n", "not valid YAML"),
+        ("name: !!python/object/apply:os.getcwd []\n", "not valid YAML: could not determine a constructor"),
+        (GRID.replace("size: 6k", "size: 5k"), "models.1.size: unknown size '5k'"),
+        (GRID.replace("data:", "dada:"), "data: is missing|dada: unknown key"),
+    ],
+)
+def test_names_the_file(folder: Path, text: str, said: str) -> None:
+    (folder / "grid.yaml").write_text(text)
+    with pytest.raises(BadInput, match=said) as caught:
+        _load(folder)
+    assert str(caught.value).startswith(str(folder / "grid.yaml"))
+    assert "\n" not in str(caught.value)
+
+
+def test_refuses_files_that_are_no_text(folder: Path) -> None:
+    with pytest.raises(BadInput, match="no such grid file"):
+        load(folder / "none.yaml")
+    with pytest.raises(BadInput, match="cannot be read"):
+        load(folder)
+    (folder / "grid.yaml").write_bytes(b"\xff\xfe\x00")
+    with pytest.raises(BadInput, match="cannot be read"):
+        _load(folder)
+
+
+def test_refuses_more_pairs_than_the_corpus_has(folder: Path) -> None:
+    summary = {"name": "x", "hash": "h", "documents": 9, "queries": {"train": 3}, "train_pairs": 2}
+    loaded = _load(folder, "identifiers.0.per_query=8", "data.pairs=[10, 16]")
+    plan.check_capacity(loaded, summary)
+    loaded = _load(folder, "identifiers.0.per_query=8", "data.pairs=[10, 17]")
+    with pytest.raises(BadInput, match=r"data\.pairs\.1: 17 is more than the corpus has.* is 16"):
+        plan.check_capacity(loaded, summary)
+    loaded = _load(folder, "identifiers.0.per_query=8", "identifiers.0.pairs=[5, 50]")
+    with pytest.raises(BadInput, match=r"identifiers\.0\.pairs\.1: 50 is more"):
+        plan.check_capacity(loaded, summary)
+
+
+def test_refuses_a_results_folder_that_is_a_file(folder: Path) -> None:
+    with pytest.raises(BadInput, match=re.escape(f"--results {folder / 'grid.yaml'}: cannot be written to")):
+        plan.check_writable(_load(folder), folder / "grid.yaml")
+
+
+@pytest.mark.parametrize(
+    "path", sorted((Path(__file__).parent.parent / "grids").glob("*.yaml")), ids=lambda path: path.stem
+)
+def test_the_projects_grids_are_valid(path: Path) -> None:
+    grid = load(path).grid
+    assert grid.name == path.stem
+    assert yaml.safe_load(grid.to_yaml())["name"] == grid.name
+    assert len(expand(grid).trials) > 1

@@ -1,0 +1,299 @@
+"""The door, the tables it reads and the report it writes."""
+
+import json
+import math
+import re
+
+import laws_data as data
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+import fit_laws
+from laws.points import fix, groups, select
+from laws.report import formula, number
+from laws.study import study
+from laws.tables import read_tables
+from results.schema import TRIALS
+
+VERDICTS = {"supported", "weak", "under-determined", "no law"}
+
+
+@pytest.fixture(scope="module")
+def reported(tmp_path_factory):
+    """A results folder after fit_laws.py: both families, a failed trial, baselines."""
+    root = tmp_path_factory.mktemp("results")
+    trials = [*data.rows(), data.failed("t5-lost", "Diverged: <the> loss is not finite")]
+    data.write(root, trials)
+    assert fit_laws.main([str(root), "--metric", "cgl", "--metric", "hit@10"]) == 0
+    return root
+
+
+def test_report_is_whole_and_self_contained(reported):
+    page = (reported / "report" / "report.html").read_text()
+    assert not re.search(r"(src|href)\s*=\s*[\"']?\s*(https?:)?//", page)
+    assert "@import" not in page
+    assert "<script" not in page
+    assert "url(http" not in page
+    findings = json.loads((reported / "report" / "laws.json").read_text())["laws"]
+    drawn = sum(finding["law"] is not None for finding in findings)
+    assert drawn == 2 * (4 + 5)
+    assert page.count("<svg") == drawn + 2  # and one of hit@10 by beams a family
+    assert "bm25" in page
+    assert "embeddings-r16" in page
+    assert "Diverged: &lt;the&gt; loss is not finite" in page
+    assert "0123456789abcdef" in page
+    order = [page.index(title) for title in ("Verdicts</h2>", "Trials</h2>", "<h2>Laws: toy", "Failed trials</h2>")]
+    assert order == sorted(order)
+    ids = re.findall(r'\bid="([^"]+)"', page)
+    assert len(ids) == len(set(ids))
+    assert set(re.findall(r'href="#([^"]+)"', page)) <= set(ids)
+
+
+def test_figures_are_files_too(reported):
+    names = {path.suffix: set() for path in (reported / "report" / "figures").iterdir()}
+    for path in (reported / "report" / "figures").iterdir():
+        assert path.stat().st_size > 1000
+        names[path.suffix].add(path.stem)
+    assert names[".svg"] == names[".png"]
+    assert len(names[".svg"]) == 20
+
+
+def test_numbers(reported):
+    text = (reported / "report" / "laws.json").read_text()
+    assert "NaN" not in text
+    assert "Infinity" not in text
+    numbers = json.loads(text)
+    assert numbers["trials"] == {"done": 128, "failed": 1, "duplicates": 0}
+    assert {finding["verdict"] for finding in numbers["laws"]} <= VERDICTS
+    found = {(f["family"], f["metric"], f["form"], tuple(f["axes"])): f for f in numbers["laws"]}
+    law = found["t5", "cgl", "additive", ("n", "d")]
+    assert law["verdict"] == "supported"
+    assert law["n_distinct"] == law["n_points"] == 16  # one point a training, not one a budget
+    assert law["law"]["parameters"]["beta"]["value"] == pytest.approx(0.5, rel=0.1)
+    assert found["t5", "cgl", "power", ("n",)]["held"] == {"d": 108_000}
+    assert found["t5", "hit@10", "power", ("n",)]["held"] == {"d": 108_000, "beams": 64}
+    assert found["t5", "hit@10", "power", ("beams",)]["held"] == {"n": 460_000, "d": 108_000}
+    assert found["t5", "hit@10", "joint", ("n", "d")]["chance"] == pytest.approx(0.995)
+    assert numbers["provenance"]["git_commits"] == ["abc1234"]
+
+
+def test_same_tables_same_bytes(reported, tmp_path):
+    options = ["--metric", "cgl", "--metric", "hit@10"]
+    assert fit_laws.main([str(reported / "synthetic"), "--out", str(tmp_path / "again"), *options]) == 0
+    first, second = reported / "report" / "laws.json", tmp_path / "again" / "laws.json"
+    assert json.loads(first.read_text())["laws"] == json.loads(second.read_text())["laws"]
+
+
+def test_standard_output(reported, tmp_path, capsys):
+    assert fit_laws.main([str(reported), "--out", str(tmp_path / "out"), "--metric", "cgl"]) == 0
+    shown = capsys.readouterr().out
+    assert "128 finished trials, 1 failed and left out" in shown
+    assert "CGL over N and D, joint" in shown
+    assert str(tmp_path / "out" / "report.html") in shown
+
+
+def test_published_points_through_the_door(tmp_path):
+    base = data.failed("x", "") | {"status": "done", "error": None, "cgl_published_chance": data.PUBLISHED_CHANCE}
+    base |= {"family": "llama", "beams": None, "model": "llama"}
+    cells = [(data.LLAMA_N[0], d, y) for d, y in zip(data.FRACTIONS, data.LLAMA_BY_D, strict=True)]
+    cells += [(n, 588_800, y) for n, y in zip(data.LLAMA_N[1:], data.LLAMA_BY_N[1:], strict=True)]
+    trials = [
+        base | {"trial": f"{n}-{d}", "train_key": f"{n}-{d}", "n_params": n, "d_pairs": d, "cgl_published": y}
+        for n, d, y in cells
+    ]
+    data.write(tmp_path, trials, baselines=False)
+    findings = study(read_tables([tmp_path]), ["cgl_published"])
+    by_form = {(finding.form.name, finding.axes): finding for finding in findings}
+    joint = by_form["joint", "N and D"]
+    assert joint.verdict.word == "under-determined"
+    assert "additive form fits as well" in joint.verdict.reason
+    assert by_form["power", "N"].held == {"d": 588_800}
+    assert by_form["power", "D"].held == {"n": data.LLAMA_N[0]}  # the model that saw every D
+    assert by_form["power", "N"].verdict.word == "under-determined"  # three points
+    assert not any(finding.verdict.word == "supported" for finding in findings)
+
+
+def test_confounded_rank_is_never_supported(tmp_path):
+    trials = [row | {"init": "ppmi"} for row in data.rows(["t5"])]
+    findings = study(read_tables([data.write(tmp_path, trials)]), ["cgl"])
+    additive = next(finding for finding in findings if finding.form.name == "additive")
+    assert additive.verdict.word == "weak"
+    assert "rank of the initial embeddings" in additive.verdict.reason
+
+
+def test_three_sizes_and_scales_are_not_supported(tmp_path):
+    trials = data.rows(["t5"], sizes=data.N[:3], scales=data.D[:3])
+    for finding in study(read_tables([data.write(tmp_path, trials)]), ["cgl", "hit@10"]):
+        assert finding.verdict.word != "supported"
+
+
+def test_several_folders_and_grids_are_pooled_and_repeats_dropped(tmp_path):
+    rows = data.rows(["t5"])
+    half = [row for row in rows if row["d_pairs"] <= data.D[1]]
+    data.write(tmp_path / "a", half, "one")
+    data.write(tmp_path / "b", rows, "two")
+    tables = read_tables([tmp_path / "a", tmp_path / "b"])
+    assert len(tables.trials) == len(rows)
+    assert tables.duplicates == len(half)
+    assert len(tables.baselines) == 3
+    assert fit_laws.main([str(tmp_path / "a"), str(tmp_path / "b"), "--metric", "cgl"]) == 0
+    assert (tmp_path / "a" / "report" / "report.html").is_file()
+
+
+def test_corpora_and_inits_are_not_mixed(tmp_path):
+    rows = data.rows(["t5"], widths=[1])
+    other = [row | {"corpus_hash": "ffff", "train_key": "f" + row["train_key"]} for row in rows]
+    third = [row | {"init": "random", "train_key": "r" + row["train_key"]} for row in rows]
+    found = groups(read_tables([data.write(tmp_path, rows + other + third)]).trials)
+    assert len(found) == 3
+    assert all(len(trials) == 16 for trials in found.values())
+
+
+def test_points_leave_out_what_cannot_be_fitted(tmp_path):
+    rows = data.rows(["t5"], widths=[1, 4])
+    rows[0] |= {"cgl": math.nan}
+    rows[1] |= {"cgl": None}
+    rows[2] |= {"n_params": 0}
+    rows[3] |= {"n_params": 0}
+    rows[4] |= {"cgl": math.inf}
+    trials = next(iter(groups(read_tables([data.write(tmp_path, rows)]).trials).values()))
+    selection = select(trials, "cgl")
+    assert len(selection.points) == 16 - 2  # a training counts once, and its other budget still has its CGL
+    assert any("3 of 32 trials have no finite cgl" in note for note in selection.notes)
+    assert any("2 trials left out" in note for note in selection.notes)
+    errors = select(trials, "hit@10").points
+    assert errors.y.min() > 0
+    assert (errors.lo <= errors.y).all()
+    assert (errors.y <= errors.hi).all()
+
+
+def test_other_numbers_of_negatives_are_left_out(tmp_path):
+    rows = data.rows(["t5"], widths=[1])
+    rows[0] |= {"cgl_chance": math.log(65)}
+    trials = next(iter(groups(read_tables([data.write(tmp_path, rows)]).trials).values()))
+    selection = select(trials, "cgl")
+    assert len(selection.points) == 15
+    assert any("another number of negatives" in note for note in selection.notes)
+
+
+def test_slices_hold_the_largest_of_the_fullest(tmp_path):
+    rows = data.rows(["t5"])
+    trials = next(iter(groups(read_tables([data.write(tmp_path, rows)]).trials).values()))
+    points, held = fix(select(trials, "hit@10").points, ("n",))
+    assert held == {"d": 108_000, "beams": 64}
+    assert len(points) == 4
+
+
+# ---------------------------------------------------------------- bad input
+
+
+def refused(capsys, *arguments: str) -> str:
+    assert fit_laws.main(list(arguments)) == 2
+    captured = capsys.readouterr()
+    assert captured.err.count("\n") == 1
+    assert "Traceback" not in captured.err
+    return captured.err
+
+
+def test_missing_folder(tmp_path, capsys):
+    assert "no such folder" in refused(capsys, str(tmp_path / "nowhere"))
+
+
+def test_empty_folders(tmp_path, capsys):
+    assert "no trials here" in refused(capsys, str(tmp_path))
+    (tmp_path / "grid" / "trials").mkdir(parents=True)
+    assert "no trials yet" in refused(capsys, str(tmp_path))
+
+
+def test_truncated_parquet(tmp_path, capsys):
+    data.write(tmp_path, data.rows(["t5"], widths=[1]))
+    part = tmp_path / "synthetic" / "trials" / "part.parquet"
+    whole = part.read_bytes()
+    for content in (whole[: len(whole) // 2], b"", b"PAR1" + b"\0" * 40 + b"PAR1", whole[:-8] + b"\0" * 4 + whole[-4:]):
+        part.write_bytes(content)
+        assert "part.parquet: not a readable Parquet file" in refused(capsys, str(tmp_path))
+
+
+def test_damaged_pages(tmp_path, capsys):
+    data.write(tmp_path, data.rows(["t5"], widths=[1]))
+    part = tmp_path / "synthetic" / "trials" / "part.parquet"
+    whole = bytearray(part.read_bytes())
+    whole[40:2000] = b"\xff" * 1960
+    part.write_bytes(whole)
+    assert "part.parquet" in refused(capsys, str(tmp_path))
+
+
+def test_missing_column_and_wrong_type(tmp_path, capsys):
+    table = pa.Table.from_pylist(data.rows(["t5"], widths=[1]), schema=TRIALS)
+    part = tmp_path / "synthetic" / "trials" / "part.parquet"
+    part.parent.mkdir(parents=True)
+    pq.write_table(table.drop_columns(["n_params"]), part)
+    assert "column 'n_params' is missing" in refused(capsys, str(tmp_path))
+    index = table.schema.get_field_index("cgl")
+    pq.write_table(table.set_column(index, "cgl", pa.array(["high"] * table.num_rows)), part)
+    assert "column 'cgl' is no double" in refused(capsys, str(tmp_path))
+
+
+def test_columns_of_an_older_table_may_be_missing(tmp_path):
+    table = pa.Table.from_pylist(data.rows(["t5"]), schema=TRIALS)
+    part = tmp_path / "synthetic" / "trials" / "part.parquet"
+    part.parent.mkdir(parents=True)
+    pq.write_table(table.drop_columns(["nll", "init", "cgl_chance", "versions"]), part)
+    assert fit_laws.main([str(tmp_path), "--metric", "cgl"]) == 0
+
+
+def test_all_failed(tmp_path, capsys):
+    data.write(tmp_path, [data.failed("a", "out of memory"), data.failed("b", "out of memory")])
+    assert fit_laws.main([str(tmp_path)]) == 1
+    assert "all 2 trials failed" in capsys.readouterr().err
+    assert "out of memory" in (tmp_path / "report" / "report.html").read_text()
+
+
+@pytest.mark.parametrize("changed", [{"cgl": math.nan}, {"cgl": None}, {"n_params": None}, {"d_pairs": -1}])
+def test_nothing_to_fit_is_a_verdict(tmp_path, capsys, changed):
+    data.write(tmp_path, [row | changed for row in data.rows(["t5"])])
+    assert fit_laws.main([str(tmp_path), "--metric", "cgl"]) == 1
+    assert "no law can be given" in capsys.readouterr().err
+    laws = json.loads((tmp_path / "report" / "laws.json").read_text())["laws"]
+    assert {law["verdict"] for law in laws} == {"no law"}
+
+
+def test_one_value_on_each_axis(tmp_path, capsys):
+    data.write(tmp_path, data.rows(["t5"], sizes=data.N[:1], scales=data.D[:1], widths=[16]))
+    assert fit_laws.main([str(tmp_path), "--metric", "cgl", "--metric", "hit@10"]) == 1
+    assert "only one value of N (7k)" in " ".join(capsys.readouterr().out.split())
+
+
+def test_constant_metric_is_no_law(tmp_path):
+    data.write(tmp_path, [row | {"hit@10": 0.0, "hit@10_lo": 0.0, "hit@10_hi": 0.0} for row in data.rows(["t5"])])
+    assert fit_laws.main([str(tmp_path), "--metric", "hit@10"]) == 0
+    laws = json.loads((tmp_path / "report" / "laws.json").read_text())["laws"]
+    assert {law["verdict"] for law in laws} == {"no law"}
+
+
+def test_perfect_metric_is_no_law(tmp_path):
+    data.write(tmp_path, [row | {"hit@10": 1.0, "hit@10_lo": 1.0, "hit@10_hi": 1.0} for row in data.rows(["t5"])])
+    assert fit_laws.main([str(tmp_path), "--metric", "hit@10"]) == 0
+
+
+def test_unwritable_output(tmp_path, capsys):
+    data.write(tmp_path, data.rows(["t5"], widths=[1]))
+    (tmp_path / "file").write_text("")
+    assert "file" in refused(capsys, str(tmp_path), "--out", str(tmp_path / "file"), "--metric", "cgl")
+
+
+@pytest.mark.parametrize("arguments", [[], ["results", "--metric", "accuracy"], ["results", "--nonsense"]])
+def test_wrong_command_line(arguments):
+    with pytest.raises(SystemExit) as stopped:
+        fit_laws.main(arguments)
+    assert stopped.value.code == 2
+
+
+def test_numbers_for_readers():
+    assert number(29235.0) == "29,235"
+    assert number(1.2486e8) == "1.249 × 10⁸"
+    assert number(3.279796e-3, 5) == "0.0032798"
+    assert number(None) == number(math.nan) == "–"
+    assert number(math.inf) == "∞"
+    assert str(formula("[(A/D)^(alpha/beta) + B/N]^beta + delta")).count("<sup>") == 2

@@ -1,0 +1,145 @@
+"""Trials, steps and their keys: what is the same work, and what is not."""
+
+from pathlib import Path
+
+import pytest
+
+from orchestrator.estimates import costs, ranks
+from orchestrator.grid import load
+from orchestrator.steps import Graph, expand, identifiers_label
+from workers.settings import CodebookIdentifiers, NgramIdentifiers
+
+GRID = """
+name: tiny
+corpus: {source: jsonl, path: corpus.jsonl}
+identifiers: [{kind: ngram}, {kind: codebook, pairs: 30, only: {models: t5-7k, beams: 4}}]
+models: [{family: t5, size: [7k, 29k]}, {family: llama, size: 6k, embeddings: {kind: random}}]
+data: {pairs: [10, 20]}
+inference: {beams: [1, 4]}
+seeds: [0, 1]
+"""
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    (tmp_path / "corpus.jsonl").write_text('{"text": "a b c", "queries": ["x y"]}\n')
+    (tmp_path / "grid.yaml").write_text(GRID)
+    return tmp_path
+
+
+def _graph(folder: Path, *overrides: str) -> Graph:
+    return expand(load(folder / "grid.yaml", overrides).grid)
+
+
+def _new(before: Graph, after: Graph) -> list[str]:
+    """Kinds of the steps that only the second grid has."""
+    return sorted(step.kind for key, step in after.steps.items() if key not in before.steps)
+
+
+def test_expands_in_order_with_filters(folder: Path) -> None:
+    graph = _graph(folder)
+    ngram = [trial for trial in graph.trials if trial.identifiers == "ngram"]
+    assert [(t.model, t.pairs, t.seed, t.beams) for t in ngram] == [
+        (model, pairs, seed, beams)
+        for model in ("t5-7k", "t5-29k", "llama-6k")
+        for pairs in (10, 20)
+        for seed in (0, 1)
+        for beams in (1, 4)
+    ]
+    codebook = [trial for trial in graph.trials if trial.identifiers == "codebook"]
+    assert [(t.model, t.pairs, t.seed, t.beams) for t in codebook] == [("t5-7k", 30, 0, 4), ("t5-7k", 30, 1, 4)]
+    assert graph.count() == {
+        "corpus": 1,
+        "tokenizer": 1,
+        "embeddings": 2,
+        "identifiers": 2,
+        "baselines": 1,
+        "train": 14,
+        "score": 14,
+        "search": 26,
+    }
+
+
+def test_every_step_stands_after_what_it_needs(folder: Path) -> None:
+    graph = _graph(folder)
+    seen: set[str] = set()
+    for key, step in graph.steps.items():
+        assert {needed for _, needed in step.needs} <= seen
+        assert all(graph.steps[needed].kind == role for role, needed in step.needs)
+        seen.add(key)
+    needs = {step.settings.model.label: dict(step.needs) for step in graph.steps.values() if step.kind == "train"}
+    assert "embeddings" in needs["t5-7k"]
+    assert "embeddings" not in needs["llama-6k"]
+
+
+def test_names_of_trials_are_distinct_file_names(folder: Path) -> None:
+    trials = _graph(folder, "corpus.name=a.b").trials
+    names = [trial.trial for trial in trials]
+    assert len(set(names)) == len(names)
+    assert names[0].startswith("a.b-ngram-t5-7k-d10-s0-b1-")
+    assert {trial.init for trial in trials} == {"ppmi", "random"}
+
+
+def test_the_same_grid_has_the_same_keys_wherever_its_corpus_lies(folder: Path) -> None:
+    graph = _graph(folder)
+    (folder / "moved").mkdir()
+    (folder / "corpus.jsonl").rename(folder / "moved" / "corpus.jsonl")
+    moved = _graph(folder, "corpus.path=moved/corpus.jsonl")
+    assert moved.steps.keys() == graph.steps.keys()
+    assert [trial.trial for trial in moved.trials] == [trial.trial for trial in graph.trials]
+    (folder / "moved" / "corpus.jsonl").write_text('{"text": "other", "queries": ["x y"]}\n')
+    assert not _graph(folder, "corpus.path=moved/corpus.jsonl").steps.keys() & graph.steps.keys()
+
+
+@pytest.mark.parametrize(
+    ("override", "new"),
+    [
+        ("training.log_every=3", []),
+        ("training.checkpoint_every=7", []),
+        ("resources.workers=7", []),
+        ("tracking.project=other", []),
+        ("name=other", []),
+        ("evaluation.depth=50", ["baselines"] + ["search"] * 26),
+        ("evaluation.negatives=8", ["score"] * 14),
+        ("inference.0.beams=[1, 4, 9]", ["search"] * 12),
+        ("data.pairs=[10, 20, 40]", ["score"] * 6 + ["search"] * 12 + ["train"] * 6),
+        ("seeds=[0, 1, 2]", ["score"] * 7 + ["search"] * 13 + ["train"] * 7),
+    ],
+)
+def test_a_change_makes_new_only_what_depends_on_it(folder: Path, override: str, new: list[str]) -> None:
+    assert _new(_graph(folder), _graph(folder, override)) == sorted(new)
+
+
+def test_a_training_is_known_by_its_resolved_learning_rate(folder: Path) -> None:
+    spelled = _graph(folder, "models={family: t5, size: 7k, learning_rate: 1.5e-2}", "identifiers={kind: ngram}")
+    ladder = _graph(folder, "models={family: t5, size: 7k}", "identifiers={kind: ngram}")
+    other = _graph(folder, "models={family: t5, size: 7k}", "identifiers={kind: ngram}", "training.learning_rate=1e-3")
+    assert spelled.steps.keys() == ladder.steps.keys()
+    assert not {t.train for t in other.trials} & {t.train for t in ladder.trials}
+
+
+def test_workers_together_are_part_of_a_training(folder: Path) -> None:
+    assert {t.train for t in _graph(folder, "resources.workers_per_training=2").trials}.isdisjoint(
+        t.train for t in _graph(folder).trials
+    )
+
+
+def test_labels_tell_identifier_settings_apart() -> None:
+    assert identifiers_label(NgramIdentifiers(kind="ngram")) == "ngram"
+    assert identifiers_label(NgramIdentifiers(kind="ngram", length=10)) == "ngram-10"
+    assert identifiers_label(NgramIdentifiers(kind="ngram", temperature=2.0)) == "ngram-temperature2.0"
+    assert identifiers_label(CodebookIdentifiers(kind="codebook", levels=2)) == "codebook-2x32"
+    assert identifiers_label(CodebookIdentifiers(kind="codebook", embedding="a/b c")) == "codebook-embeddingb_c"
+
+
+def test_the_longest_chain_starts_first(folder: Path) -> None:
+    graph = _graph(folder)
+    cost = costs(graph, None)
+    rank = ranks(graph, cost)
+    for step in graph.steps.values():
+        assert all(rank[needed] >= rank[step.key] + cost[needed] for _, needed in step.needs)
+    trains = {
+        (s.settings.model.label, s.settings.pairs): rank[s.key] for s in graph.steps.values() if s.kind == "train"
+    }
+    assert trains["t5-29k", 20] > trains["t5-29k", 10]
+    assert trains["t5-29k", 20] > trains["t5-7k", 20]

@@ -1,0 +1,128 @@
+"""Whole sweeps on a real Ray, with stand-ins for the worker functions."""
+
+import json
+from collections.abc import Iterator
+from pathlib import Path
+
+import pyarrow.parquet as pq
+import pytest
+import sweep_jobs
+from ray.cluster_utils import Cluster
+
+from orchestrator.sweep import Request, carry_out
+from results import schema, store
+
+GRID = """
+name: tiny
+corpus: {source: jsonl, path: corpus.jsonl}
+identifiers: {kind: ngram}
+models: {family: t5, size: 7k}
+data: {pairs: [10, 20]}
+inference: {beams: [1, 4]}
+seeds: [0]
+resources: {workers: 2, cpus_per_worker: 0.5}
+tracking: {wandb: "off"}
+"""
+
+
+@pytest.fixture(scope="module")
+def ray_address() -> Iterator[str]:
+    """One Ray for all sweeps of this file."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("PYTHONPATH", str(Path(__file__).parent))  # where workers find the stand-ins
+        cluster = Cluster(
+            initialize_head=True,
+            head_node_args={"num_cpus": 2, "include_dashboard": False, "object_store_memory": 10**8},
+        )
+        yield cluster.address
+        cluster.shutdown()
+
+
+@pytest.fixture
+def grid(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, ray_address: str) -> Path:
+    monkeypatch.setenv("RAY_ADDRESS", ray_address)
+    (tmp_path / "corpus.jsonl").write_text('{"text": "a b c", "queries": ["x y"]}\n')
+    path = tmp_path / "tiny.yaml"
+    path.write_text(GRID)
+    return path
+
+
+def _run(grid: Path, *overrides: str, mode: str = "run") -> int:
+    request = Request(grid=grid, overrides=overrides, root=grid.parent / "results", mode=mode, json=mode != "run")
+    return carry_out(request, table=sweep_jobs.JOBS)
+
+
+def _steps(grid: Path) -> dict[str, float]:
+    """Every finished step and when it was finished."""
+    folders = (grid.parent / "results" / "steps").glob("*/*")
+    return {path.name: path.stat().st_mtime_ns for path in folders if path.is_dir()}
+
+
+def _rows(grid: Path) -> list[dict]:
+    return store.read_rows(grid.parent / "results" / "tiny" / "trials", schema.TRIALS).to_pylist()
+
+
+def test_a_sweep_writes_rows_and_a_second_run_does_nothing(grid: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert _run(grid) == 0
+    results = grid.parent / "results" / "tiny"
+    rows = _rows(grid)
+    assert [(row["d_pairs"], row["beams"], row["status"]) for row in rows] == [
+        (10, 1, "done"),
+        (10, 4, "done"),
+        (20, 1, "done"),
+        (20, 4, "done"),
+    ]
+    assert {row["eval_seconds"] for row in rows} == {0.75}
+    assert {row["peak_memory_bytes"] for row in rows} == {7}
+    assert all(row["attempts"] == 1 and row["started"] < row["finished"] for row in rows)
+    assert json.loads(rows[0]["versions"])["torch"]
+    queries = pq.read_table(results / "queries" / f"{rows[0]['trial']}.parquet").to_pylist()
+    assert [(row["query"], row["cgl"], row["rank"]) for row in queries] == [("a", 1.0, None), ("b", 2.0, 1)]
+    assert (results / "runs" / f"{rows[0]['trial']}.trec").read_text().startswith("a Q0")
+    assert len(list((results / "curves").glob("*.parquet"))) == 2
+    assert store.read_rows(results / "baselines", schema.BASELINES).to_pylist()[0]["baseline"] == "random"
+    train = next((grid.parent / "results" / "steps" / "train").iterdir())
+    assert (train / "log.txt").read_text() == "training, rank 0\n"
+    assert "fit_laws.py" in capsys.readouterr().out
+
+    steps = _steps(grid)
+    assert _run(grid) == 0
+    assert _steps(grid) == steps
+    assert _rows(grid) == rows
+    assert "0 of them new" in capsys.readouterr().out
+
+    assert _run(grid, "inference.0.beams=[1, 4, 9]") == 0
+    added = _steps(grid).keys() - steps.keys()
+    assert len(added) == 2
+    assert all(store.is_finished(grid.parent / "results", "search", key) for key in added)
+    assert len(_rows(grid)) == 6
+
+
+def test_failures_become_rows_and_the_sweep_goes_on(grid: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert _run(grid, "seeds=[0, 13, 14, 15]", "data.pairs=10", "inference.0.beams=1") == 1
+    rows = {row["seed"]: row for row in _rows(grid)}
+    assert {seed: row["status"] for seed, row in rows.items()} == {0: "done", 13: "failed", 14: "done", 15: "done"}
+    assert "diverged: loss is nan at step 1" in rows[13]["error"]
+    assert {seed: row["attempts"] for seed, row in rows.items()} == {0: 1, 13: 1, 14: 2, 15: 2}
+    assert "trying again" in capsys.readouterr().out
+    train = grid.parent / "results" / "steps" / "train"
+    folder = train / (rows[13]["train_key"] + ".partial")
+    assert "Diverged" in (folder / "error.txt").read_text()
+    killed = json.loads((train / rows[15]["train_key"] / "attempts.json").read_text())
+    assert [one["kind"] for one in killed] == ["worker_died", None]
+
+    assert _run(grid, "seeds=[0, 13, 14, 15]", "data.pairs=10", "inference.0.beams=1", mode="status") == 0
+    said = json.loads(capsys.readouterr().out)
+    assert [one["state"] for one in said["trials"]] == ["done", "failed", "done", "done"]
+    assert any("loss is nan" in one["note"] for one in said["steps"])
+
+
+def test_workers_train_together(grid: Path) -> None:
+    assert _run(grid, "resources.workers_per_training=2", "data.pairs=10", "seeds=[0, 14]") == 0
+    trained = [path for path in (grid.parent / "results" / "steps" / "train").iterdir() if path.is_dir()]
+    assert len(trained) == 2
+    for folder in trained:
+        last = max(folder.glob("rank0-*"), key=lambda path: path.stat().st_mtime_ns)
+        assert last.with_name(last.name.replace("rank0", "rank1")).exists()
+        assert int(last.name.partition("-")[2]) > 0
+        assert not (folder / "gang.json").exists()

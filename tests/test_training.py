@@ -1,0 +1,130 @@
+"""Training: it learns, repeats bit for bit across interruptions, and says when it cannot go on."""
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from conftest import Steps
+from safetensors.torch import load_file
+
+from workers import engine, training
+from workers.errors import BadInput, Diverged
+from workers.settings import ModelSettings, TrainingSettings, TrainJob
+
+SETTINGS = TrainingSettings(batch=16, epochs=2, learning_rate=1e-2, checkpoint_every=5, log_every=1, precision="fp32")
+
+
+def job(family: str = "t5", pairs: int = 200, **changes) -> TrainJob:
+    size = {"t5": "7k", "llama": "6k"}[family]
+    return TrainJob(
+        model=ModelSettings(family=family, size=size),
+        training=SETTINGS.model_copy(update=changes),
+        pairs=pairs,
+        seed=0,
+    )
+
+
+def run(steps: Steps, out: Path, the_job: TrainJob, identifiers: str = "ngram") -> dict:
+    out.mkdir(exist_ok=True)
+    training.train(
+        the_job,
+        tokenizer=steps.tokenizer,
+        identifiers=getattr(steps, identifiers),
+        embeddings=steps.embeddings,
+        out=out,
+    )
+    return json.loads((out / "metrics.json").read_text())
+
+
+def weights(out: Path) -> dict[str, torch.Tensor]:
+    return load_file(out / "weights" / "model.safetensors")
+
+
+def losses(out: Path) -> list[float]:
+    return [json.loads(line)["loss"] for line in (out / "curve.jsonl").read_text().splitlines()]
+
+
+@pytest.mark.parametrize("family", ["t5", "llama"])
+@pytest.mark.parametrize("identifiers", ["ngram", "codebook"])
+def test_loss_falls_and_metrics_are_complete(finished_steps: Steps, tmp_path: Path, family, identifiers) -> None:
+    metrics = run(finished_steps, tmp_path / "out", job(family), identifiers)
+    curve = losses(tmp_path / "out")
+    assert len(curve) == metrics["steps"] == 2 * 13
+    assert np.mean(curve[-5:]) < np.mean(curve[:5]) - 0.2
+    assert metrics["n_total"] == metrics["n_params"] + metrics["n_embedding"]
+    assert metrics["d_pairs"] == 200
+    assert metrics["train_flops"] > 6 * metrics["n_params"] * metrics["d_tokens"]
+    assert not list((tmp_path / "out").glob("step-*")), "the optimizer's state is gone"
+
+
+@pytest.mark.parametrize(("family", "stage"), [("t5", 0), ("llama", 1)])
+def test_interrupted_equals_uninterrupted(finished_steps, tmp_path, monkeypatch, family, stage) -> None:
+    whole = tmp_path / "whole"
+    run(finished_steps, whole, job(family, zero_stage=stage))
+    broken = tmp_path / "broken"
+    original, calls = training._optimizer_step, []
+
+    def dies(*arguments):
+        calls.append(1)
+        if len(calls) == 13:
+            raise KeyboardInterrupt
+        return original(*arguments)
+
+    monkeypatch.setattr(training, "_optimizer_step", dies)
+    with pytest.raises(KeyboardInterrupt):
+        run(finished_steps, broken, job(family, zero_stage=stage))
+    with (broken / "curve.jsonl").open("a") as file:
+        file.write('{"step": 99, "lo')  # torn by the kill
+    monkeypatch.setattr(training, "_optimizer_step", original)
+    run(finished_steps, broken, job(family, zero_stage=stage))
+    assert losses(whole) == losses(broken)
+    one, two = weights(whole), weights(broken)
+    assert all(torch.equal(one[name], two[name]) for name in one)
+
+
+def test_zero_stages_agree(finished_steps: Steps, tmp_path: Path) -> None:
+    curves = []
+    for stage in (0, 1, 2, 3):
+        run(finished_steps, tmp_path / str(stage), job(pairs=80, zero_stage=stage))
+        curves.append(losses(tmp_path / str(stage)))
+        assert set(weights(tmp_path / str(stage))) == set(weights(tmp_path / "0"))
+    for curve in curves[1:]:
+        np.testing.assert_allclose(curve, curves[0], rtol=1e-5)
+
+
+def test_accumulation_equals_one_batch(finished_steps: Steps, tmp_path: Path) -> None:
+    """Identifiers are of one length here, so a mean over micro-batches is the mean over the batch."""
+    run(finished_steps, tmp_path / "one", job(pairs=64))
+    run(finished_steps, tmp_path / "four", job(pairs=64, micro_batch=4))
+    np.testing.assert_allclose(losses(tmp_path / "four"), losses(tmp_path / "one"), rtol=2e-2)
+
+
+def test_divergence_stops_with_its_reason(finished_steps: Steps, tmp_path: Path) -> None:
+    with pytest.raises(Diverged, match="the loss is nan at step"):
+        run(finished_steps, tmp_path / "out", job(learning_rate=1e30, clip=1e30, warmup=0.0))
+
+
+def test_what_cannot_be_trained(finished_steps: Steps, tmp_path: Path) -> None:
+    with pytest.raises(BadInput, match=r"data\.pairs: 100000 training pairs were asked for, there are 576"):
+        run(finished_steps, tmp_path / "a", job(pairs=100_000))
+    with pytest.raises(BadInput, match=r"training\.batch: 16 pairs cannot be cut"):
+        run(finished_steps, tmp_path / "b", job(micro_batch=5))
+
+
+def test_an_epoch_has_every_pair_and_little_padding() -> None:
+    lengths = np.random.default_rng(0).integers(3, 60, size=3205)
+    batches = training.epoch_batches(lengths, 32, seed=1, epoch=0)
+    assert batches.shape == (101, 32)
+    assert set(batches.ravel().tolist()) == set(range(3205))
+    padded = sum(lengths[batch].max() * 32 for batch in batches)
+    assert padded < 1.1 * lengths[batches].sum()
+    assert not (training.epoch_batches(lengths, 32, 1, 1) == batches).all()
+    assert (training.epoch_batches(lengths, 32, 1, 0) == batches).all()
+    assert training.epoch_batches(lengths[:3], 32, 0, 0).shape == (1, 32)
+
+
+def test_a_checkpoint_counts_only_with_its_marker(tmp_path: Path) -> None:
+    (tmp_path / "step-40").mkdir()
+    assert engine.load_checkpoint(None, tmp_path) is None

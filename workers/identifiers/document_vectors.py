@@ -1,0 +1,58 @@
+"""Document embeddings that codes are quantised from: LSA by default, or any Hugging Face encoder."""
+
+import numpy as np
+import scipy.sparse as sparse
+from sklearn.decomposition import TruncatedSVD
+from sklearn.feature_extraction.text import TfidfTransformer
+from sklearn.preprocessing import normalize
+
+from workers.errors import BadInput
+from workers.ragged import Ragged
+
+ENCODER_BATCH = 32
+ENCODER_TOKENS = 512
+
+
+def lsa(documents: Ragged, vocabulary: int, dimensions: int) -> np.ndarray:
+    """TF-IDF over subword tokens, truncated SVD, rows of length 1: float32 (documents, at most `dimensions`).
+
+    Over tokens rather than words, so that any script works. An empty document is the zero vector.
+    """
+    counts = sparse.csr_matrix(
+        (np.ones(len(documents.values)), np.array(documents.values), documents.offsets),
+        shape=(len(documents), vocabulary),
+    )
+    counts.sum_duplicates()
+    weighted = TfidfTransformer(sublinear_tf=True).fit_transform(counts)
+    kept = max(1, min(dimensions, min(weighted.shape) - 1))
+    return normalize(TruncatedSVD(kept, random_state=0).fit_transform(weighted)).astype(np.float32)
+
+
+def encode(texts: list[str], encoder: str) -> np.ndarray:
+    """Mean-pooled last hidden states of a Hugging Face encoder, rows of length 1: float32 (texts, its width)."""
+    import torch
+    from transformers import AutoModel, AutoTokenizer
+
+    try:
+        tokenizer = AutoTokenizer.from_pretrained(encoder)
+        model = AutoModel.from_pretrained(encoder, use_safetensors=True).eval()
+    except (OSError, ValueError) as error:
+        reason = str(error).strip().splitlines()[0]
+        raise BadInput(f"identifiers.embedding: no encoder can be loaded from '{encoder}': {reason}") from error
+    device = "cuda" if torch.cuda.is_available() else "cpu"
+    model.to(device)
+    longest = min(ENCODER_TOKENS, getattr(model.config, "max_position_embeddings", ENCODER_TOKENS))
+    rows: list[np.ndarray] = []
+    for start in range(0, len(texts), ENCODER_BATCH):
+        batch = tokenizer(
+            texts[start : start + ENCODER_BATCH],
+            padding=True,
+            truncation=True,
+            max_length=longest,
+            return_tensors="pt",
+        ).to(device)
+        with torch.inference_mode():
+            states = model(**batch).last_hidden_state
+        mask = batch["attention_mask"].unsqueeze(-1)
+        rows.append(((states * mask).sum(1) / mask.sum(1).clamp(min=1)).float().cpu().numpy())
+    return normalize(np.concatenate(rows)).astype(np.float32)

@@ -1,0 +1,95 @@
+"""N-gram identifiers: spans of the document that overlap with the query (SEAL, Bevilacqua et al. 2022; MINDER, 2023).
+
+Any span of a document may be written; what is written is evidence for every document that contains it.
+"""
+
+from typing import Any
+
+import numpy as np
+
+from workers.corpus.documents import Corpus
+from workers.decoding.index import build_index
+from workers.identifiers.sets import IdentifierSet, Pairs, query_documents, seeded_order
+from workers.ragged import Ragged
+from workers.settings import NgramIdentifiers
+from workers.tokenized import TokenizedCorpus
+
+
+def capacity(settings: NgramIdentifiers, summary: dict[str, Any]) -> int:
+    """Spans of every training query; a document with too few of them repeats some, so the count is exact."""
+    return summary["train_pairs"] * settings.per_query
+
+
+def build(settings: NgramIdentifiers, corpus: Corpus, tokenized: TokenizedCorpus, seed: int) -> IdentifierSet:
+    """Suffix-array index over the whole corpus and `per_query` spans a (query, relevant document)."""
+    idf = inverse_document_frequency(tokenized.documents, tokenized.vocabulary)
+    rng = np.random.default_rng([seed, 1])
+    train = _pairs(settings, corpus, tokenized, idf, rng, held_out=False)
+    return IdentifierSet(
+        kind=settings.kind,
+        index=build_index(tokenized.documents, tokenized.vocabulary, "suffixes"),
+        train=train.take(seeded_order(len(train), seed)),
+        held_out=_pairs(settings, corpus, tokenized, idf, rng, held_out=True),
+        vocabulary=tokenized.vocabulary,
+        max_length=settings.length,
+        ranks_by="evidence",
+        mean_nll=True,
+        token_vectors=None,
+    )
+
+
+def inverse_document_frequency(documents: Ragged, vocabulary: int) -> np.ndarray:
+    """log(documents / documents with the token), float64 (vocabulary,); 0 for tokens that never occur."""
+    owner = np.repeat(np.arange(len(documents)), documents.lengths)
+    pairs = np.unique(owner * vocabulary + documents.values)
+    frequency = np.bincount(pairs % vocabulary, minlength=vocabulary)
+    return np.log(max(len(documents), 1) / np.maximum(frequency, 1)) * (frequency > 0)
+
+
+def pick_spans(
+    document: np.ndarray,
+    word_starts: np.ndarray,
+    query: np.ndarray,
+    idf: np.ndarray,
+    settings: NgramIdentifiers,
+    rng: np.random.Generator,
+) -> tuple[np.ndarray, int]:
+    """Starts of `per_query` spans and their length, by Gumbel top-k of the IDF of the tokens shared with the query.
+
+    Spans start at a word. A document shorter than a span is one span; too few spans are repeated in turn.
+    """
+    length = min(settings.length, len(document))
+    starts = np.flatnonzero(word_starts[: len(document) - length + 1])
+    if not len(starts):
+        starts = np.zeros(1, dtype=np.int64)
+    shared = np.where(np.isin(document, query), idf[document], 0.0)
+    before = np.concatenate([[0.0], np.cumsum(shared)])
+    overlap = before[starts + length] - before[starts]
+    noisy = overlap / settings.temperature + rng.gumbel(size=len(starts))
+    return np.resize(starts[np.argsort(-noisy)[: settings.per_query]], settings.per_query), length
+
+
+def _pairs(
+    settings: NgramIdentifiers,
+    corpus: Corpus,
+    tokenized: TokenizedCorpus,
+    idf: np.ndarray,
+    rng: np.random.Generator,
+    held_out: bool,
+) -> Pairs:
+    queries, documents = query_documents(corpus, held_out)
+    usable = tokenized.documents.lengths[documents] > 0
+    queries, documents = queries[usable], documents[usable]
+    targets: list[np.ndarray] = []
+    for query, document in zip(queries, documents, strict=True):
+        tokens = tokenized.documents[document]
+        begin = tokenized.documents.offsets[document]
+        words = tokenized.word_starts[begin : begin + len(tokens)]
+        starts, length = pick_spans(tokens, words, tokenized.queries[query], idf, settings, rng)
+        targets.extend(tokens[start : start + length] for start in starts)
+    return Pairs(
+        sources=tokenized.queries,
+        source=np.repeat(queries, settings.per_query),
+        document=np.repeat(documents, settings.per_query),
+        target=Ragged.of(targets),
+    )

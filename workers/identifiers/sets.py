@@ -1,0 +1,116 @@
+"""What every identifier kind comes to: an index, training pairs in one seeded order, held-out identifiers."""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from results.store import read_json, write_json
+from workers.corpus.documents import Corpus
+from workers.decoding.index import Index
+from workers.ragged import Ragged
+
+
+@dataclass(frozen=True, kw_only=True)
+class Pairs:
+    """Pair i is (source tokens `sources[source[i]]`, document `document[i]`, identifier `target[i]`)."""
+
+    sources: Ragged
+    source: np.ndarray
+    document: np.ndarray
+    target: Ragged
+
+    def __len__(self) -> int:
+        return len(self.source)
+
+    def take(self, rows: np.ndarray) -> "Pairs":
+        """The given pairs in the given order."""
+        return Pairs(
+            sources=self.sources,
+            source=self.source[rows],
+            document=self.document[rows],
+            target=self.target.take(rows),
+        )
+
+    def save(self, folder: Path) -> None:
+        """Into a folder of their own."""
+        folder.mkdir(parents=True, exist_ok=True)
+        self.sources.save(folder, "source")
+        self.target.save(folder, "target")
+        np.save(folder / "source.npy", self.source)
+        np.save(folder / "document.npy", self.document)
+
+    @classmethod
+    def load(cls, folder: Path) -> "Pairs":
+        """Memory-mapped where large."""
+        return cls(
+            sources=Ragged.load(folder, "source"),
+            target=Ragged.load(folder, "target"),
+            source=np.load(folder / "source.npy"),
+            document=np.load(folder / "document.npy"),
+        )
+
+
+@dataclass(frozen=True, kw_only=True)
+class IdentifierSet:
+    """The output of the identifiers step.
+
+    A data scale D is the first D pairs of `train`, so smaller ones are nested in larger ones. `held_out` has
+    the dev and test queries' identifiers, drawn exactly as the training pairs' are: its `sources` are all
+    queries of the corpus, and `source` is a row of the corpus' queries table.
+    """
+
+    kind: str
+    index: Index
+    train: Pairs
+    held_out: Pairs
+    vocabulary: int
+    """Token ids below this may occur: the tokenizer's and the identifiers' own."""
+    max_length: int
+    """Longest identifier in tokens."""
+    ranks_by: str
+    """`evidence`: partial identifiers vote for documents; `identifier`: a finished identifier is one document."""
+    mean_nll: bool
+    """Whether CGL compares identifiers by mean NLL a token (else by its sum)."""
+    token_vectors: np.ndarray | None
+    """float32 (new tokens, dimensions): meaning of the identifiers' own tokens, to start embeddings from."""
+
+    def save(self, folder: Path) -> None:
+        """Arrays as .npy, the rest as `identifiers.json`."""
+        self.index.save(folder / "index")
+        self.train.save(folder / "train")
+        self.held_out.save(folder / "held_out")
+        if self.token_vectors is not None:
+            np.save(folder / "token_vectors.npy", self.token_vectors)
+        names = ("kind", "vocabulary", "max_length", "ranks_by", "mean_nll")
+        write_json(folder / "identifiers.json", {name: getattr(self, name) for name in names})
+
+    @classmethod
+    def load(cls, folder: Path) -> "IdentifierSet":
+        """Read a finished identifiers step."""
+        vectors = folder / "token_vectors.npy"
+        return cls(
+            index=Index.load(folder / "index"),
+            train=Pairs.load(folder / "train"),
+            held_out=Pairs.load(folder / "held_out"),
+            token_vectors=np.load(vectors) if vectors.exists() else None,
+            **read_json(folder / "identifiers.json"),
+        )
+
+
+def query_documents(corpus: Corpus, held_out: bool) -> tuple[np.ndarray, np.ndarray]:
+    """(query row, document row) of every relevant document of the training or of the held-out queries."""
+    row_of = {document.docid: row for row, document in enumerate(corpus.documents)}
+    rows = [
+        (query, row_of[docid])
+        for query, each in enumerate(corpus.queries)
+        if (each.split != "train") == held_out
+        for docid in each.docids
+    ]
+    table = np.array(rows, dtype=np.int64).reshape(-1, 2)
+    return table[:, 0], table[:, 1]
+
+
+def seeded_order(count: int, seed: int) -> np.ndarray:
+    """The one order that all data scales are prefixes of."""
+    return np.random.default_rng(seed).permutation(count)

@@ -1,0 +1,1 @@
+"""Models: shapes and counts, the ladder of sizes, building and loading. Only `build.py` imports torch."""

@@ -1,0 +1,58 @@
+"""The training loss of both families: mean NLL of the identifier's tokens given the query."""
+
+import numpy as np
+import torch
+from torch import nn
+from transformers import PreTrainedModel
+
+from workers.ragged import Ragged
+
+IGNORED = -100
+
+
+class PairLoss(nn.Module):
+    """A model and its loss over a batch of (query, identifier) pairs; what DeepSpeed trains."""
+
+    def __init__(self, model: PreTrainedModel) -> None:
+        super().__init__()
+        self.model = model
+
+    def forward(self, sources: torch.Tensor, lengths: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
+        """`sources` (pairs, width) padded on the right, `lengths` (pairs,), `labels` (pairs, longest), IGNORED behind.
+
+        Returns the mean over the identifiers' tokens. Nothing but those is put through the output layer.
+        """
+        if self.model.config.is_encoder_decoder:
+            logits = self._encoder_decoder(sources, lengths, labels)
+        else:
+            logits = self._decoder(sources, lengths, labels)
+        return nn.functional.cross_entropy(logits.float().flatten(0, 1), labels.flatten(), ignore_index=IGNORED)
+
+    def _encoder_decoder(self, sources: torch.Tensor, lengths: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
+        mask = (torch.arange(sources.shape[1], device=sources.device) < lengths[:, None]).long()
+        start = labels.new_full((len(labels), 1), self.model.config.decoder_start_token_id)
+        inputs = torch.cat([start, labels[:, :-1].clamp(min=0)], dim=1)
+        return self.model(input_ids=sources, attention_mask=mask, decoder_input_ids=inputs, use_cache=False).logits
+
+    def _decoder(self, sources: torch.Tensor, lengths: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
+        pairs, longest = labels.shape
+        room = sources.new_zeros(pairs, longest - 1)
+        sequence = torch.cat([sources, room], dim=1)
+        at = lengths[:, None] + torch.arange(longest, device=sources.device)
+        sequence.scatter_(1, at[:, :-1], labels[:, :-1].clamp(min=0))
+        hidden = self.model.model(input_ids=sequence, use_cache=False).last_hidden_state
+        before = (at - 1)[:, :, None].expand(-1, -1, hidden.shape[2])
+        return self.model.lm_head(hidden.gather(1, before))
+
+
+def pair_tensors(
+    sources: Ragged, source: np.ndarray, targets: Ragged, target: np.ndarray, end: int, longest: int
+) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+    """The three inputs of `PairLoss` for pairs (sources[source[i]], targets[target[i]]).
+
+    A query is cut to `longest` tokens and ended with `end`, so that it is never empty.
+    """
+    ended = Ragged.of([np.append(sources[row][:longest], end) for row in source])
+    inputs = torch.from_numpy(ended.padded(np.arange(len(ended)), fill=end))
+    labels = torch.from_numpy(targets.padded(target, fill=IGNORED))
+    return inputs, torch.from_numpy(ended.lengths), labels

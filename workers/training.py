@@ -1,0 +1,223 @@
+"""Training one model on the first D pairs. Interrupted and run again, it ends with the same weights."""
+
+import json
+import math
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from results.store import write_json
+from workers import engine as ds
+from workers.errors import BadInput, Diverged
+from workers.flops import training_flops
+from workers.identifiers.sets import IdentifierSet
+from workers.memory import peak_bytes, start_peak
+from workers.models.build import build, count_built, shape_of, start_embeddings, start_new_tokens
+from workers.models.loss import PairLoss, pair_tensors
+from workers.settings import ProcessGroup, TrainingSettings, TrainJob
+from workers.tokenized import TokenizedCorpus
+
+ALONE = ProcessGroup()
+
+BUCKET = 50
+"""Batches that are sorted by length together: no padding to speak of, and still a random order."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Plan:
+    """How a training's batches are cut."""
+
+    steps: int
+    micro_batch: int
+    """Pairs a forward pass of one rank."""
+    accumulation: int
+    """Forward passes of one rank an optimizer step."""
+
+
+def train(
+    job: TrainJob,
+    *,
+    tokenizer: Path,
+    identifiers: Path,
+    embeddings: Path | None = None,
+    out: Path,
+    group: ProcessGroup = ALONE,
+) -> None:
+    """Train, logging to `curve.jsonl`; then write `weights/` and `metrics.json` and drop the optimizer's state.
+
+    Every rank of `group` calls this with the same arguments. Raises BadInput where D is more than there is or the
+    batch cannot be cut, Diverged at the first loss that is not finite.
+    """
+    ds.join(group)
+    start_peak()
+    tokenized, ids = TokenizedCorpus.load(tokenizer), IdentifierSet.load(identifiers)
+    if job.pairs > len(ids.train):
+        raise BadInput(f"data.pairs: {job.pairs} training pairs were asked for, there are {len(ids.train)}")
+    plan = plan_batches(job.pairs, job.training, group.size)
+    module = PairLoss(_start(job, tokenized, ids, embeddings))
+    total, embedding = count_built(module.model)
+    engine = ds.make_engine(module, job.training, group, plan.micro_batch, plan.steps)
+    seconds, loss = _run(engine, job, plan, tokenized, ids, out, group)
+    ds.save_weights(engine, module.model, out / "weights", group)
+    engine.destroy()
+    if group.rank == 0:
+        lengths = _lengths(job, ids)
+        metrics = {
+            "n_params": total - embedding,
+            "n_total": total,
+            "n_embedding": embedding,
+            "d_pairs": job.pairs,
+            "d_tokens": int(lengths[1].sum()),
+            "epochs": job.training.epochs,
+            "learning_rate": job.training.learning_rate,
+            "zero_stage": job.training.zero_stage,
+            "workers": group.size,
+            "query_length": job.training.query_length,
+            "train_flops": job.training.epochs * training_flops(shape_of(module.model), *lengths),
+            "train_seconds": seconds,
+            "peak_memory_bytes": peak_bytes(),
+            "steps": plan.steps,
+            "loss": loss,
+        }
+        write_json(out / "metrics.json", metrics)
+        ds.remove_checkpoints(out)
+    ds.wait_for_all()
+
+
+def plan_batches(pairs: int, settings: TrainingSettings, ranks: int) -> Plan:
+    """Cut the global batch over ranks and accumulation."""
+    share, left = divmod(settings.batch, ranks)
+    micro = settings.micro_batch or share
+    if left or share % micro:
+        raise BadInput(
+            f"training.batch: {settings.batch} pairs cannot be cut into micro-batches of {micro} on {ranks} worker(s)"
+        )
+    steps = settings.epochs * math.ceil(pairs / settings.batch)
+    return Plan(steps=steps, micro_batch=micro, accumulation=share // micro)
+
+
+def epoch_batches(lengths: np.ndarray, batch: int, seed: int, epoch: int) -> np.ndarray:
+    """(batches, batch) pair numbers: every pair once, pairs of like length together, batches in random order.
+
+    The last batch is filled up from the epoch's beginning, so that all are of one size on every rank.
+    """
+    rng = np.random.default_rng([seed, epoch])
+    pairs = rng.permutation(len(lengths))
+    for start in range(0, len(pairs), batch * BUCKET):
+        bucket = pairs[start : start + batch * BUCKET]
+        pairs[start : start + batch * BUCKET] = bucket[np.argsort(lengths[bucket], kind="stable")]
+    batches = math.ceil(len(pairs) / batch)
+    return rng.permutation(np.resize(pairs, (batches, batch)))
+
+
+def _start(job: TrainJob, tokenized: TokenizedCorpus, ids: IdentifierSet, embeddings: Path | None) -> Any:
+    model = build(job.model, ids.vocabulary, tokenized.pad, job.seed)
+    if embeddings is not None:
+        start_embeddings(model, job.model.family, np.load(embeddings / "embeddings.npy"), job.seed)
+    if ids.token_vectors is not None:
+        start_new_tokens(model, job.model.family, ids.token_vectors, tokenized.vocabulary)
+    model.train()
+    return model
+
+
+def _run(
+    engine: Any,
+    job: TrainJob,
+    plan: Plan,
+    tokenized: TokenizedCorpus,
+    ids: IdentifierSet,
+    out: Path,
+    group: ProcessGroup,
+) -> tuple[float, float]:
+    """All optimizer steps from the newest checkpoint on; returns the seconds of all attempts and the last loss."""
+    settings = job.training
+    state = ds.load_checkpoint(engine, out) or {"step": 0, "seconds": 0.0, "loss": math.nan}
+    curve = Curve(out / "curve.jsonl", state["step"]) if group.rank == 0 else None
+    before, began = state["seconds"], time.perf_counter()
+    per_epoch = plan.steps // settings.epochs
+    lengths = _lengths(job, ids)[0]
+    batches, loss = np.empty((0, 0), dtype=np.int64), state["loss"]
+    for step in range(state["step"], plan.steps):
+        epoch, within = divmod(step, per_epoch)
+        if not len(batches) or within == 0:
+            batches = epoch_batches(lengths, settings.batch, job.seed, epoch)
+        torch.manual_seed(hash((job.seed, step, group.rank)) % 2**63)  # the same noise however often it was resumed
+        loss = _optimizer_step(engine, batches[within], plan, job, tokenized, ids, group)
+        if not math.isfinite(loss):
+            raise Diverged(f"the loss is {loss} at step {step + 1} of {plan.steps}")
+        done = step + 1
+        seconds = before + time.perf_counter() - began
+        if curve is not None and (done % settings.log_every == 0 or done == plan.steps):
+            curve.write(_curve_row(engine, done, plan, job, loss, seconds))
+        if done % settings.checkpoint_every == 0 and done < plan.steps:
+            ds.save_checkpoint(engine, out, group, {"step": done, "seconds": seconds, "loss": loss})
+    return before + time.perf_counter() - began, loss
+
+
+def _optimizer_step(
+    engine: Any,
+    batch: np.ndarray,
+    plan: Plan,
+    job: TrainJob,
+    tokenized: TokenizedCorpus,
+    ids: IdentifierSet,
+    group: ProcessGroup,
+) -> float:
+    """Forward and backward over this rank's share of the batch, then the update. Returns the group's mean loss."""
+    end = tokenized.mark if job.model.family == "llama" else tokenized.end
+    share = batch[group.rank :: group.size].reshape(plan.accumulation, plan.micro_batch)
+    total = torch.zeros((), device=engine.device)
+    for micro in share:
+        inputs = pair_tensors(
+            ids.train.sources, ids.train.source[micro], ids.train.target, micro, end, job.training.query_length
+        )
+        loss = engine(*(tensor.to(engine.device) for tensor in inputs))
+        engine.backward(loss)
+        engine.step()
+        total += loss.detach() / plan.accumulation
+    return ds.mean_over_group(total)
+
+
+def _lengths(job: TrainJob, ids: IdentifierSet) -> tuple[np.ndarray, np.ndarray]:
+    """Lengths of the first D pairs' queries (cut, with the end) and identifiers."""
+    queries = np.minimum(ids.train.sources.lengths[ids.train.source[: job.pairs]], job.training.query_length) + 1
+    return queries, ids.train.target.lengths[: job.pairs]
+
+
+def _curve_row(engine: Any, done: int, plan: Plan, job: TrainJob, loss: float, seconds: float) -> dict[str, Any]:
+    norm = engine.get_global_grad_norm()
+    return {
+        "step": done,
+        "steps": plan.steps,
+        "pairs": done * job.training.batch,
+        "loss": loss,
+        "learning_rate": engine.get_lr()[0],
+        "gradient_norm": None if norm is None else float(norm),
+        "seconds": seconds,
+    }
+
+
+class Curve:
+    """A JSON line a logged step. On resume, what was logged after the checkpoint is cut off."""
+
+    def __init__(self, path: Path, resumed_at: int) -> None:
+        kept: list[str] = []
+        if path.exists():
+            for line in path.read_text(encoding="utf-8").splitlines():
+                try:
+                    row = json.loads(line)
+                except json.JSONDecodeError:  # torn by a kill; it is logged again
+                    break
+                if row["step"] <= resumed_at:
+                    kept.append(line)
+        path.write_text("".join(line + "\n" for line in kept), encoding="utf-8")
+        self.path = path
+
+    def write(self, row: dict[str, Any]) -> None:
+        """Append one line; the live view reads it at once."""
+        with self.path.open("a", encoding="utf-8") as file:
+            file.write(json.dumps(row) + "\n")
