@@ -11,7 +11,7 @@ from rich.text import Text
 
 from laws import report
 from laws.points import describe, groups, label
-from laws.study import Finding, study
+from laws.study import Finding, study, unasked
 from laws.tables import BadTable, Tables, read_tables
 
 _COLOURS = {"supported": "green", "weak": "yellow", "under-determined": "blue", "no law": "red"}
@@ -69,10 +69,13 @@ def _print(console: Console, tables: Tables, findings: Sequence[Finding]) -> Non
             table.add_column(
                 column, justify="right" if column in ("points", "R²") else "left", no_wrap=column not in ("law", "why")
             )
-        for finding in findings:
-            if finding.group.sweep == sweep:
+        mine = [finding for finding in findings if finding.group.sweep == sweep]
+        for finding in mine:
+            if finding.could_be_asked:
                 table.add_row(*_cells(finding, report.group_name(finding.group, members)))
         console.print(table)
+        for line in unasked(mine, lambda group: report.group_name(group, members)):
+            console.print(f"  not asked for: {line}", markup=False, style="dim")
         for note in dict.fromkeys(
             f"{label(finding.metric)}: {note}" for finding in findings if finding.group.sweep == sweep
             for note in finding.notes

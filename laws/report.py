@@ -16,7 +16,7 @@ from laws import figures
 from laws.fitting import INTERVAL, Options
 from laws.forms import SYMBOLS
 from laws.points import Group, groups, label, short
-from laws.study import Finding
+from laws.study import Finding, unasked
 from laws.summaries import Summary, summarise
 from laws.tables import Baseline, Measured, Tables, Trial
 from results.store import write_atomically
@@ -53,7 +53,8 @@ class Sweep:
     baselines: tuple[Baseline, ...]
     budgets: tuple[Markup, ...]
     sections: tuple[Section, ...]
-    findings: tuple[Finding, ...]
+    unasked: tuple[str, ...]
+    """Along which axes no law could be asked for, and why."""
 
 
 def write(tables: Tables, findings: Sequence[Finding], out: Path) -> Path:
@@ -186,8 +187,8 @@ def _sweep(
         summaries=tuple(summarise(group_name(group, members), trials) for group, trials in members.items()),
         baselines=baselines,
         budgets=tuple(budgets),
-        sections=tuple(_sections(mine, name, list(members), folder)),
-        findings=mine,
+        sections=tuple(_sections([one for one in mine if one.could_be_asked], name, list(members), folder)),
+        unasked=unasked(mine, lambda group: group_name(group, members)),
     )
 
 

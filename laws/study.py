@@ -1,7 +1,7 @@
 """All laws of a results folder: every group, metric and form, each with its verdict."""
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -33,6 +33,11 @@ class Finding:
     notes: tuple[str, ...]
 
     @property
+    def could_be_asked(self) -> bool:
+        """False where an axis has too few values for any curve."""
+        return self.law is not None or self.verdict.word != "under-determined"
+
+    @property
     def axes(self) -> str:
         """`N`, `D`, `beams`, `N and D`."""
         return " and ".join(SYMBOLS[axis] for axis in self.form.axes)
@@ -53,6 +58,12 @@ def study(tables: Tables, metrics: Sequence[str] = DEFAULT_METRICS, options: Opt
         for metric in metrics
         for finding in _with_rivals(list(_of_metric(tables, group, trials, metric, options)))
     ]
+
+
+def unasked(findings: Sequence[Finding], name: Callable[[Group], str]) -> tuple[str, ...]:
+    """One line a group and axis along which no law could be asked for."""
+    lines = (f"{name(one.group)}: {one.verdict.reason}" for one in findings if not one.could_be_asked)
+    return tuple(dict.fromkeys(lines))
 
 
 def forms(metric: str) -> tuple[Form, ...]:

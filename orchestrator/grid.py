@@ -116,6 +116,7 @@ def load(path: Path, overrides: Sequence[str] = ()) -> Loaded:
     if grid.name in RESERVED_NAMES:
         raise source.error(("name",), f"{grid.name!r} is taken by the results folder itself")
     _check_models(grid, source)
+    _check_batch(grid, source)
     _check_distinct(grid, source)
     _check_only(grid, source)
     return Loaded(grid=_find_paths(grid, source), source=source)
@@ -174,6 +175,9 @@ def _known_keys() -> list[str]:
 def _check_models(grid: Grid, source: Source) -> None:
     for position, model in enumerate(grid.models):
         if model.size is None:
+            if model.learning_rate is None and grid.training.learning_rate is None:
+                message = f"is missing; a pretrained model has none of its own, and {model.label} is given none"
+                raise source.error(("training", "learning_rate"), message)
             continue
         rungs = RUNGS[model.family]
         if model.size not in rungs:
@@ -183,6 +187,15 @@ def _check_models(grid: Grid, source: Source) -> None:
         if rank is not None and rank > width:
             message = f"{rank} is more than the width of {model.label}, which is {width}"
             raise source.error(("models", position, "embeddings", "rank"), message)
+
+
+def _check_batch(grid: Grid, source: Source) -> None:
+    """The global batch must be cut evenly over the workers of a training and their micro-batches."""
+    batch, workers = grid.training.batch, grid.resources.workers_per_training
+    micro = grid.training.micro_batch or 1
+    if batch % (workers * micro):
+        message = f"{batch} pairs cannot be cut into micro-batches of {micro} on {workers} worker(s)"
+        raise source.error(("training", "batch"), message)
 
 
 def _check_distinct(grid: Grid, source: Source) -> None:

@@ -114,9 +114,12 @@ def check_writable(loaded: Loaded, root: Path) -> None:
 
 
 def check_capacity(loaded: Loaded, summary: dict[str, Any]) -> None:
-    """Raises BadInput where a D is larger than the corpus has pairs, naming the largest possible."""
+    """Raises BadInput where a D is larger than the corpus has pairs, or a level has more codes than documents."""
     grid = loaded.grid
     for position, identifiers in enumerate(grid.identifiers):
+        if identifiers.kind == "codebook" and identifiers.codes > summary["documents"]:
+            message = f"{identifiers.codes} is more than the corpus's {summary['documents']} documents can tell apart"
+            raise loaded.source.error(("identifiers", position, "codes"), message)
         largest = identifier_kinds.capacity(identifiers, summary)
         place = ("identifiers", position, "pairs") if identifiers.pairs else ("data", "pairs")
         for entry, pairs in enumerate(grid.pairs_of(identifiers)):

@@ -43,6 +43,10 @@ def _call(folder: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
             ["tiny.yaml", "--set", "data.pairs=1000"],
             "--set: data.pairs.0: 1000 is more than the corpus has; the largest D",
         ),
+        (
+            ["tiny.yaml", "--set", "identifiers=[{kind: codebook, codes: 999}]"],
+            "--set: identifiers.0.codes: 999 is more than the corpus's 9 documents",
+        ),
         (["tiny.yaml", "--results", "corpus.jsonl"], "--results "),
         (["bad.yaml"], "bad.jsonl"),
     ],

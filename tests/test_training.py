@@ -94,6 +94,12 @@ def test_zero_stages_agree(finished_steps: Steps, tmp_path: Path) -> None:
         np.testing.assert_allclose(curve, curves[0], rtol=1e-5)
 
 
+def test_bf16_learns_where_it_is_asked_for(finished_steps: Steps, tmp_path: Path) -> None:
+    run(finished_steps, tmp_path / "out", job(precision="bf16"))
+    curve = losses(tmp_path / "out")
+    assert np.mean(curve[-5:]) < np.mean(curve[:5]) - 0.2
+
+
 def test_accumulation_equals_one_batch(finished_steps: Steps, tmp_path: Path) -> None:
     """Identifiers are of one length here, so a mean over micro-batches is the mean over the batch."""
     run(finished_steps, tmp_path / "one", job(pairs=64))
