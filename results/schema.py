@@ -39,8 +39,12 @@ TRIALS = pa.schema(
         pa.field("learning_rate", pa.float64()),
         pa.field("zero_stage", pa.int64()),
         pa.field("workers", pa.int64()),
+        pa.field("recipe", pa.string()),  # hash of tokenizer and training settings but the learning rate
         pa.field("beams", pa.int64()),
         pa.field("max_new_tokens", pa.int64()),
+        pa.field("split", pa.string()),  # of the queries that every metric is measured on
+        pa.field("negatives", pa.int64()),
+        pa.field("batch", pa.int64()),  # queries decoded together: latency is a batch's over its queries
         pa.field("train_flops", pa.float64()),
         pa.field("infer_flops_per_query", pa.float64()),
         *_with_interval(LOSSES),
