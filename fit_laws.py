@@ -13,7 +13,8 @@ reads     <folder>/<grid>/trials/*.parquet and baselines/*.parquet, or those of 
 writes    <folder>/report/report.html, laws.json, figures/*.svg and *.png
 laws      (a/x)^b + c along N, D and beams; [(A/D)^(alpha/beta) + B/N]^beta + delta and E + A/N^alpha + B/D^beta
           over N and D; each with a verdict: supported, weak, under-determined or no law
-exit code 0 all well; 1 no law can be given; 2 the command line or the tables are wrong
+exit code 0 all well; 1 no law can be given: all verdicts are `no law`, or no axis has three values;
+          2 the command line or the tables are wrong
 
 examples  python fit_laws.py results/
           python fit_laws.py results/quickstart --metric cgl --metric rr@10

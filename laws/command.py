@@ -1,5 +1,6 @@
 """What `fit_laws.py` does: read, study, write, print."""
 
+import os
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -14,13 +15,16 @@ from laws.points import describe, groups, label
 from laws.study import Finding, study, unasked
 from laws.tables import BadTable, Tables, read_tables
 
+ROOM_FOR_WHY = 100
+"""Columns of a terminal below which the reasons would stand a word a line: the report has them."""
 _COLOURS = {"supported": "green", "weak": "yellow", "under-determined": "blue", "no law": "red"}
 
 
 def run(folders: Sequence[Path], out: Path | None, metrics: Sequence[str]) -> int:
     """Fit everything in the folders and write the report; the exit code.
 
-    0: all well. 1: not one law can be given. 2: the folders cannot be read, or `out` cannot be written.
+    0: all well. 1: no law can be given: all verdicts are `no law`, or none could be asked for.
+    2: the folders cannot be read, or `out` cannot be written.
     """
     out = out or folders[0] / "report"
     try:
@@ -31,12 +35,13 @@ def run(folders: Sequence[Path], out: Path | None, metrics: Sequence[str]) -> in
         return _refuse(str(error))
     except OSError as error:
         return _refuse(f"{error.filename or out}: {error.strerror or error}")
-    console = Console(width=None if sys.stdout.isatty() else 120)
+    # a terminal and COLUMNS say how wide; a file or a pipe does not
+    console = Console(width=None if sys.stdout.isatty() or "COLUMNS" in os.environ else 120)
     _print(console, tables, findings)
     for name, path in (("report", page), ("laws", out / "laws.json"), ("figures", out / "figures")):
         console.print(f"{name:8} {path}", markup=False, highlight=False, soft_wrap=True)
-    if not any(finding.law for finding in findings):
-        print("fit_laws: no law can be given: " + _why_none(tables), file=sys.stderr)
+    if not any(finding.could_be_asked and finding.verdict.word != "no law" for finding in findings):
+        print("fit_laws: no law can be given: " + _why_none(tables, findings), file=sys.stderr)
         return 1
     return 0
 
@@ -46,9 +51,11 @@ def _refuse(line: str) -> int:
     return 2
 
 
-def _why_none(tables: Tables) -> str:
+def _why_none(tables: Tables, findings: Sequence[Finding]) -> str:
     if len(tables.failed) == len(tables.trials):
         return f"all {len(tables.failed)} trials failed"
+    if drawn := sum(finding.law is not None for finding in findings):
+        return f"the verdict is `no law` on each of the {drawn} curves that were fitted; the report says why"
     return "no axis has three usable values; the report says what was left out"
 
 
@@ -65,14 +72,15 @@ def _print(console: Console, tables: Tables, findings: Sequence[Finding]) -> Non
     for sweep in sweeps:
         name = report.sweep_name(sweep, sweeps)
         table = Table(title=escape(name), title_justify="left", box=None, pad_edge=False, title_style="bold")
-        for column in ("family", "law", "points", "R²", "verdict", "why"):
+        columns = ("family", "law", "points", "R²", "verdict", "why")[: None if console.width >= ROOM_FOR_WHY else -1]
+        for column in columns:
             table.add_column(
                 column, justify="right" if column in ("points", "R²") else "left", no_wrap=column not in ("law", "why")
             )
         mine = [finding for finding in findings if finding.group.sweep == sweep]
         for finding in mine:
             if finding.could_be_asked:
-                table.add_row(*_cells(finding, report.group_name(finding.group, members)))
+                table.add_row(*_cells(finding, report.group_name(finding.group, members))[: len(columns)])
         console.print(table)
         for line in unasked(mine, lambda group: report.group_name(group, members)):
             console.print(f"  not asked for: {line}", markup=False, style="dim")

@@ -20,7 +20,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import FixedFormatter, FixedLocator, FuncFormatter, MaxNLocator, NullFormatter, NullLocator
 
 from laws.forms import Array, Axis
-from laws.points import Points, describe, label, short
+from laws.points import Points, comparable, describe, label, short
 from laws.study import Finding
 from laws.tables import Baseline, Trial
 
@@ -30,6 +30,8 @@ MUTED = "#7a828c"
 POINT = "#1f5fa8"
 LAW = "#c2410c"
 AXIS_NAMES: dict[Axis, str] = {"n": "N, parameters", "d": "D, training pairs", "beams": "beams"}
+CHANCE_NAMES = {"cgl_published": "chance of one identifier"}
+"""What the line of chance is called, where it is not chance itself."""
 FAMILIES = {"t5": "T5", "llama": "LLaMA"}
 
 _STYLE: dict[Any, Any] = {
@@ -138,7 +140,7 @@ def surface(finding: Finding, limits: tuple[float, float]) -> Figure:
 
 def budgets(trials: Sequence[Trial], metric: str, baselines: Sequence[Baseline]) -> Figure | None:
     """A metric against beams, a line for each N, at the largest D; None where there is but one number of beams."""
-    rows = [trial for trial in trials if trial.measured[metric].known and trial.beams > 0 and trial.d_pairs > 0]
+    rows, _, _ = comparable(trials, metric)
     largest = max((trial.d_pairs for trial in rows), default=0.0)
     rows = [trial for trial in rows if trial.d_pairs == largest]
     if len({trial.beams for trial in rows}) < 2:
@@ -230,8 +232,8 @@ def _chance(axes: Axes, points: Points) -> None:
     if math.isfinite(points.chance) and points.chance < 2 * points.y.max():
         axes.axhline(points.chance, color=MUTED, linewidth=1, linestyle=":")
         axes.annotate(
-            "chance", (1, points.chance), xycoords=("axes fraction", "data"), xytext=(-2, 2), fontsize=7.5, color=MUTED,
-            textcoords="offset points", ha="right",
+            CHANCE_NAMES.get(points.metric, "chance"), (1, points.chance), xycoords=("axes fraction", "data"),
+            xytext=(-2, 2), fontsize=7.5, color=MUTED, textcoords="offset points", ha="right",
         )  # fmt: skip
 
 

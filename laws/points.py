@@ -15,13 +15,17 @@ from results.schema import LOSSES, METRICS
 
 @dataclass(frozen=True, kw_only=True, order=True)
 class Group:
-    """Trials that one law may span: all else but N, D, seed and budget is equal."""
+    """Trials that one law may span: all else but N, D, seed, learning rate and budget is equal."""
 
     corpus: str
     corpus_hash: str
     identifiers: str
     family: str
     init: str
+    recipe: str
+    """Of tokenizer and training; empty where an older table does not say."""
+    split: str
+    """Of the queries that all was measured on; empty where an older table does not say."""
 
     @property
     def sweep(self) -> tuple[str, str, str]:
@@ -140,17 +144,12 @@ def chance_of_metric(metric: str, group: Group, baselines: Iterable[Baseline]) -
 def select(trials: Sequence[Trial], metric: str, metric_chance: float = math.nan) -> Selection:
     """Points of one metric from the trials of one group.
 
-    A loss gives one point a training. Of a metric the error 1 - metric is taken, at each beams, with the
-    most new tokens where there are several. Rows that cannot be fitted are left out and counted.
+    Of a loss its value is taken, of a metric the error 1 - metric. See `comparable` for what is left out.
     """
-    notes: list[str] = []
-    rows = _countable([trial for trial in trials if trial.measured[metric].known], trials, metric, notes)
-    if is_loss(metric):
-        rows = list({trial.run: trial for trial in rows}.values())
-        rows, chance = _one_chance(rows, metric, notes)
-    else:
-        rows, chance = _longest(rows, notes), metric_chance
-    _mixtures(rows, notes)
+    rows, found, chance = comparable(trials, metric)
+    notes = list(found)
+    _mixtures(rows, metric, notes)
+    chance = chance if is_loss(metric) else metric_chance
     measured = [_as_error(trial.measured[metric], metric) for trial in rows]
     points = Points(
         n=np.array([trial.n_params for trial in rows]),
@@ -164,6 +163,50 @@ def select(trials: Sequence[Trial], metric: str, metric_chance: float = math.nan
         chance=chance,
     )
     return Selection(points=points, notes=tuple(notes))
+
+
+def comparable(trials: Sequence[Trial], metric: str) -> tuple[list[Trial], tuple[str, ...], float]:
+    """Rows of one metric that differ by N, D, beams and seed alone, what was left out in words, a loss's chance.
+
+    One row a training for a loss, one a (training, beams) for a metric, with the most new tokens where there are
+    several. Of one model at one D only the learning rate with the most trainings stays: runs at another are no
+    further seeds. Rows without a finite metric, N, D or beams are left out too.
+    """
+    notes: list[str] = []
+    rows = _countable([trial for trial in trials if trial.measured[metric].known], trials, metric, notes)
+    rows = _one_learning_rate(rows, notes)
+    if not is_loss(metric):
+        return _longest(rows, notes), tuple(notes), math.nan
+    rows, chance = _one_chance(rows, metric, notes)
+    return list({trial.run: trial for trial in rows}.values()), tuple(notes), chance
+
+
+def _one_learning_rate(rows: list[Trial], notes: list[str]) -> list[Trial]:
+    """At each (model, D) the learning rate of most trainings; of equals that of most of the model, then the lowest."""
+    cells: dict[tuple[str, float, float], dict[float | None, set[str]]] = {}
+    of_model: Counter[tuple[str, float | None]] = Counter()
+    for model, n, d, rate, run in {(row.model, row.n_params, row.d_pairs, row.learning_rate, row.run) for row in rows}:
+        cells.setdefault((model, n, d), {}).setdefault(rate, set()).add(run)
+        of_model[model, rate] += 1
+    if all(len(rates) == 1 for rates in cells.values()):
+        return rows
+    best = {
+        cell: max(rates, key=lambda rate: (len(rates[rate]), of_model[cell[0], rate], -(rate or math.inf)))
+        for cell, rates in cells.items()
+    }
+    for cell, rates in sorted(cells.items()):
+        (model, _, d), kept = cell, best[cell]
+        if dropped := sum(len(runs) for rate, runs in rates.items() if rate != kept):
+            others = ", ".join(sorted(_rate(rate) for rate in rates if rate != kept))
+            notes.append(
+                f"{dropped} training{'s' * (dropped > 1)} of {model} at D = {short(d)} left out: mixed learning rates, "
+                f"the most common is kept ({_rate(kept)}, not {others})"
+            )
+    return [row for row in rows if row.learning_rate == best[row.model, row.n_params, row.d_pairs]]
+
+
+def _rate(rate: float | None) -> str:
+    return "unknown" if rate is None else f"{rate:g}"
 
 
 def _as_error(measured: Measured, metric: str) -> Measured:
@@ -204,19 +247,26 @@ def _one_chance(rows: list[Trial], metric: str, notes: list[str]) -> tuple[list[
 
 def _longest(rows: list[Trial], notes: list[str]) -> list[Trial]:
     """Where a (training, beams) was decoded with several lengths, the longest."""
-    longest: dict[tuple[str, float], Trial] = {}
-    for trial in sorted(rows, key=lambda trial: -1 if math.isnan(trial.max_new_tokens) else trial.max_new_tokens):
-        longest[trial.run, trial.beams] = trial
-    if len(longest) < len(rows):
-        notes.append(f"{len(rows) - len(longest)} trials left out: fewer new tokens than another with equal beams")
+
+    def length(trial: Trial) -> float:
+        return -1 if math.isnan(trial.max_new_tokens) else trial.max_new_tokens
+
+    # the same search beside another number of negatives is the same value again
+    searches = {(trial.run, trial.beams, length(trial)): trial for trial in rows}
+    longest = {(trial.run, trial.beams): trial for trial in sorted(searches.values(), key=length)}
+    if len(longest) < len(searches):
+        notes.append(f"{len(searches) - len(longest)} trials left out: fewer new tokens than another with equal beams")
     return list(longest.values())
 
 
-def _mixtures(rows: Sequence[Trial], notes: list[str]) -> None:
-    for name, words in (("epochs", "epochs"), ("n_queries", "numbers of test queries")):
-        values = sorted({value for trial in rows if (value := getattr(trial, name)) is not None})
+def _mixtures(rows: Sequence[Trial], metric: str, notes: list[str]) -> None:
+    names = {"epochs": "epochs", "n_queries": "numbers of test queries"}
+    if not is_loss(metric):
+        names["max_new_tokens"] = "numbers of new tokens"
+    for name, words in names.items():
+        values = {value for trial in rows if (value := getattr(trial, name)) is not None and not math.isnan(value)}
         if len(values) > 1:
-            notes.append(f"mixed {words}: {', '.join(map(str, values))}")
+            notes.append(f"mixed {words}: {', '.join(f'{value:g}' for value in sorted(values))}")
 
 
 def fix(points: Points, free: Sequence[Axis]) -> tuple[Points, dict[Axis, float]]:

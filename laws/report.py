@@ -3,6 +3,7 @@
 import json
 import math
 import re
+import tempfile
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from importlib.metadata import version
@@ -21,6 +22,11 @@ from laws.summaries import Summary, summarise
 from laws.tables import Baseline, Measured, Tables, Trial
 from results.store import write_atomically
 
+_CAUTIONS = {
+    "cgl_published": "The chance line, ln(1 + 1/negatives), is what guessing gives with one relevant identifier. The "
+    "published form takes the least loss over all of them, so a model that ignores the query lies below the line: "
+    "a value below it is no evidence of learning, and no verdict takes it for one. The chance line of CGL itself holds."
+}
 _GREEK = {"alpha": "α", "beta": "β", "gamma": "γ", "delta": "δ"}
 
 
@@ -40,6 +46,8 @@ class Section:
 
     title: str
     formula: Markup
+    caution: str
+    """How the metric must not be read; empty where it is plain."""
     cards: tuple[Card, ...]
 
 
@@ -58,23 +66,42 @@ class Sweep:
 
 
 def write(tables: Tables, findings: Sequence[Finding], out: Path) -> Path:
-    """Write report.html, laws.json and figures/ into `out`; returns the page's path."""
-    out.mkdir(parents=True, exist_ok=True)
+    """Write report.html, laws.json and figures/ into `out`; returns the page's path.
+
+    All is made in a temporary folder first: an error half-way leaves an earlier report as it was. Figures of an
+    earlier report that this one has not (*.svg, *.png) are removed, other files stay. Raises OSError.
+    """
+    figures_folder = out / "figures"
+    figures_folder.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=out, prefix=".writing-") as name:
+        made = Path(name)
+        numbers, page = _render(tables, findings, made)
+        names = {path.name for path in made.iterdir()}
+        for path in made.iterdir():
+            path.replace(figures_folder / path.name)
+    _replace(out / "laws.json", numbers + "\n")
+    _replace(out / "report.html", page)
+    for path in figures_folder.iterdir():
+        if path.suffix in (".svg", ".png") and path.name not in names and path.is_file():
+            path.unlink()
+    return out / "report.html"
+
+
+def _render(tables: Tables, findings: Sequence[Finding], folder: Path) -> tuple[str, str]:
+    """The text of laws.json and of report.html; the figures go as files into the folder."""
     numbers = json.dumps(as_numbers(tables, findings), indent=1, ensure_ascii=False, allow_nan=False)
     page = (
         _environment()
         .get_template("report.html.j2")
         .render(
-            sweeps=_sweeps(tables, findings, out / "figures"),
+            sweeps=_sweeps(tables, findings, folder),
             tables=tables,
             provenance=provenance(tables),
             interval=f"{INTERVAL:.0%}",
             grids=sorted({trial.grid for trial in tables.trials}),
         )
     )
-    _replace(out / "laws.json", numbers + "\n")
-    _replace(out / "report.html", page)
-    return out / "report.html"
+    return numbers, page
 
 
 def _replace(path: Path, text: str) -> None:
@@ -142,10 +169,19 @@ def slug(text: str) -> str:
 
 
 def group_name(group: Group, among: Iterable[Group]) -> str:
-    """The family, and what else tells it from the other groups of its sweep."""
-    rivals = [other for other in among if other.sweep == group.sweep and other.family == group.family]
+    """The family, and what else tells it from the other groups of its sweep: init, recipe, split, as far as needed."""
+    alike = [other for other in among if other.sweep == group.sweep and other.family == group.family]
+    told = []
+    for field, words in (
+        ("init", group.init or "init unknown"),
+        ("recipe", f"recipe {group.recipe[:8] or 'unknown'}"),
+        ("split", f"{group.split or 'unknown'} queries"),
+    ):
+        same = [other for other in alike if getattr(other, field) == getattr(group, field)]
+        told += [words] if len(same) < len(alike) else []
+        alike = same
     name = figures.family_name(group.family)
-    return f"{name} ({group.init or 'init unknown'})" if len(rivals) > 1 else name
+    return f"{name} ({', '.join(told)})" if told else name
 
 
 def sweep_name(sweep: tuple[str, str, str], among: Iterable[tuple[str, str, str]]) -> str:
@@ -179,7 +215,7 @@ def _sweep(
     for group, trials in members.items():
         figure = figures.budgets(trials, "hit@10", baselines)
         if figure is not None:
-            stem = slug(f"{name} {group.family} {group.init} hit@10 by beams")
+            stem = slug(f"{name} {group_name(group, members)} hit@10 by beams")
             budgets.append(Markup(figures.save(figure, folder, stem)))
     return Sweep(
         name=name,
@@ -207,15 +243,16 @@ def _sections(findings: Sequence[Finding], sweep: str, members: Sequence[Group],
         limits = span(drawn) if drawn else (0.0, 1.0)
         cards = []
         for finding in alike:
-            svg = None
+            svg, name = None, group_name(finding.group, members)
             if finding.law is not None:
                 over = "-".join(SYMBOLS[axis] for axis in form.axes)
-                stem = slug(f"{sweep} {finding.group.family} {finding.group.init} {metric} {form.name} {over}")
+                stem = slug(f"{sweep} {name} {metric} {form.name} {over}")
                 svg = Markup(figures.save(draw(finding, limits), folder, stem))
-            cards.append(Card(name=group_name(finding.group, members), finding=finding, figure=svg))
+            cards.append(Card(name=name, finding=finding, figure=svg))
         yield Section(
             title=f"{label(metric)} over {alike[0].axes}" + (f", {form.name} form" if len(form.axes) > 1 else ""),
             formula=formula(form.text),
+            caution=_CAUTIONS.get(metric, ""),
             cards=tuple(cards),
         )
 
@@ -247,6 +284,7 @@ def provenance(tables: Tables) -> dict[str, Any]:
             "N": "parameters of the model without the input embedding (n_params)",
             "D": "training pairs (query, identifier), each counted once whatever the epochs (d_pairs)",
             "beams": "beams of the constrained search",
+            "CGL as published": _CAUTIONS["cgl_published"],
             "1 - metric": "the error that is fitted in place of a metric in [0, 1]",
         },
     }

@@ -4,7 +4,7 @@ import math
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
-from laws.points import label, short
+from laws.points import comparable, label, short
 from laws.tables import Measured, Trial
 from results.schema import METRICS
 
@@ -30,24 +30,23 @@ class Summary:
 
 def summarise(name: str, trials: Sequence[Trial]) -> Summary:
     """Hit@10 by N and D, the metrics by beams at the largest cell, CGL by N and D."""
-    usable = [trial for trial in trials if trial.n_params > 0 and trial.d_pairs > 0]
-    tables = [table for make in (_hits, _beams, _losses) if (table := make(usable)) is not None]
+    tables = [table for make in (_hits, _beams, _losses) if (table := make(trials)) is not None]
     return Summary(name=name, tables=tuple(tables))
 
 
 def _hits(trials: Sequence[Trial]) -> Table | None:
-    beams = max((trial.beams for trial in trials if trial.measured["hit@10"].known), default=math.nan)
-    if math.isnan(beams):
+    found, _, _ = comparable(trials, "hit@10")
+    if not found:
         return None
-    rows = [trial for trial in trials if trial.beams == beams]
+    beams = max(trial.beams for trial in found)
+    rows = [trial for trial in found if trial.beams == beams]
     return _by_n_and_d(rows, "hit@10", f"Hit@10 by N and D, {short(beams)} beams")
 
 
 def _losses(trials: Sequence[Trial]) -> Table | None:
-    rows = list({trial.run: trial for trial in trials if trial.measured["cgl"].known}.values())
+    rows, _, chance = comparable(trials, "cgl")
     if not rows:
         return None
-    chance = next((trial.cgl_chance for trial in rows if math.isfinite(trial.cgl_chance)), math.nan)
     return _by_n_and_d(rows, "cgl", "CGL by N and D (lower is better)", chance)
 
 
@@ -70,7 +69,7 @@ def _by_n_and_d(rows: Sequence[Trial], metric: str, caption: str, chance: float 
 
 
 def _beams(trials: Sequence[Trial]) -> Table | None:
-    rows = [trial for trial in trials if trial.beams > 0 and trial.measured["hit@10"].known]
+    rows, _, _ = comparable(trials, "hit@10")
     if not rows:
         return None
     n, d = max((trial.n_params, trial.d_pairs) for trial in rows)

@@ -53,7 +53,13 @@ class Trial:
     d_pairs: float
     beams: float
     max_new_tokens: float
+    recipe: str
+    """Of tokenizer and training but the learning rate; empty where an older table does not say."""
+    learning_rate: float | None
     epochs: int | None
+    split: str
+    """Of the queries that it was measured on; empty where an older table does not say."""
+    negatives: int | None
     n_queries: int | None
     n_embedding: int | None
     measured: dict[str, Measured]
@@ -68,7 +74,16 @@ class Trial:
     @property
     def run(self) -> str:
         """The training run that it belongs to: trials that differ only in the budget share it."""
-        return self.train_key or f"{self.corpus_hash} {self.identifiers} {self.model} {self.d_pairs} {self.seed}"
+        told = (
+            self.corpus_hash,
+            self.identifiers,
+            self.model,
+            self.d_pairs,
+            self.recipe,
+            self.learning_rate,
+            self.seed,
+        )
+        return self.train_key or " ".join(map(str, told))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -88,10 +103,10 @@ class Tables:
 
     folders: tuple[Path, ...]
     trials: tuple[Trial, ...]
-    """Usable and failed ones, each (training, budget) once."""
+    """Usable and failed ones, each (training, evaluation, budget) once."""
     baselines: tuple[Baseline, ...]
     duplicates: int
-    """Rows left out because another one is of the same training and budget."""
+    """Rows left out because another one is of the same training, evaluation and budget."""
 
     @property
     def failed(self) -> tuple[Trial, ...]:
@@ -135,11 +150,14 @@ def read_tables(folders: Sequence[Path]) -> Tables:
 
 
 def _once(trials: Iterable[Trial]) -> tuple[Trial, ...]:
-    """One row a (training, budget): the newest, and a finished one rather than a failed one."""
+    """One row a (training, split, negatives, budget): the newest, and a finished one rather than a failed one.
+
+    What was measured on other queries or against more negatives is another measurement, not a repeated one.
+    """
     newest: dict[tuple[Any, ...], Trial] = {}
     for trial in sorted(trials, key=lambda trial: (trial.status == "done", trial.finished)):
         budget = tuple(None if math.isnan(number) else number for number in (trial.beams, trial.max_new_tokens))
-        newest[trial.run, trial.n_params, trial.corpus_hash, budget] = trial
+        newest[trial.run, trial.n_params, trial.corpus_hash, trial.split, trial.negatives, budget] = trial
     return tuple(sorted(newest.values(), key=lambda trial: (trial.grid, trial.trial)))
 
 
@@ -197,7 +215,11 @@ def _trial(row: dict[str, Any], grid: str) -> Trial:
         d_pairs=_number(row["d_pairs"]),
         beams=_number(row["beams"]),
         max_new_tokens=_number(row["max_new_tokens"]),
+        recipe=row["recipe"] or "",
+        learning_rate=row["learning_rate"],
         epochs=row["epochs"],
+        split=row["split"] or "",
+        negatives=row["negatives"],
         n_queries=row["n_queries"],
         n_embedding=row["n_embedding"],
         measured=_measured(row, (*LOSSES, *METRICS)),

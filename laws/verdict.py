@@ -77,9 +77,15 @@ def judge(law: Law, points: Points, caveats: Sequence[str] = ()) -> Verdict:
 
 
 def at_chance(points: Points) -> bool:
-    """Whether no point is better than chance; False where chance is unknown."""
+    """Whether no point is better than chance; False where chance is unknown.
+
+    The published CGL knows no "better than chance": its line holds for one relevant identifier, and the least over
+    several lies below it whatever was learned. Of it this only says whether every point lies on the line.
+    """
     if not math.isfinite(points.chance):
         return False
+    if points.metric == "cgl_published":
+        return _on_the_line(points)
     lower = points.y * 0 - math.inf if points.hi is None else points.hi
     better_by_interval = lower < points.chance
     better_by_value = points.y < points.chance * (1 - CHANCE_TOLERANCE)
@@ -87,9 +93,17 @@ def at_chance(points: Points) -> bool:
     return not np.where(known, better_by_interval, better_by_value).any()
 
 
+def _on_the_line(points: Points) -> bool:
+    near = np.abs(points.y - points.chance) <= CHANCE_TOLERANCE * points.chance
+    if points.lo is not None and points.hi is not None:
+        near |= (points.lo <= points.chance) & (points.chance <= points.hi)
+    return bool(near.all())
+
+
 def _no_signal(law: Law, points: Points) -> Verdict | None:
     if at_chance(points):
-        return Verdict(word="no law", reason=f"no value is better than chance ({points.chance:.4g})")
+        told = "every value is at" if points.metric == "cgl_published" else "no value is better than"
+        return Verdict(word="no law", reason=f"{told} chance ({points.chance:.4g})")
     if np.ptp(points.y) <= 1e-9 * np.abs(points.y).max():
         return Verdict(word="no law", reason="all values are equal")
     if len(law.form.axes) == 1:

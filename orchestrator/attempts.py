@@ -2,6 +2,7 @@
 
 import os
 import sys
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, replace
@@ -20,6 +21,10 @@ PACKAGES = ("gridlaw", "torch", "ray", "transformers", "deepspeed", "tokenizers"
 """Packages whose versions stand in every row."""
 
 
+PATIENCE_SECONDS = 2.0
+"""How long a process that was killed may take to let go of its step."""
+
+
 @dataclass(frozen=True, kw_only=True)
 class Attempt:
     """One try at a step. Times are ISO 8601 in UTC; a try whose process was killed has no end."""
@@ -34,10 +39,10 @@ class Attempt:
 
 
 def read(folder: Path) -> list[Attempt]:
-    """The attempts recorded in a step's folder, oldest first; none where nothing was recorded."""
+    """The attempts recorded in a step's folder, oldest first; none where nothing (whole) was recorded."""
     try:
         return [Attempt(**entry) for entry in store.read_json(folder / ATTEMPTS)]
-    except FileNotFoundError:
+    except (FileNotFoundError, ValueError):  # not JSON: the machine went down while it was written
         return []
 
 
@@ -63,12 +68,20 @@ def fail(folder: Path, error: BaseException) -> None:
     (folder / ERROR).write_text(failures.trace(error), encoding="utf-8")
 
 
-def note_death(root: Path, kind: str, key: str, why: str) -> None:
-    """Record that the process of a step's newest attempt is gone, unless another process is at the step now."""
+def note_death(root: Path, kind: str, key: str, failure: str, why: str) -> None:
+    """Record a failure that the step's own process could not, because it is gone or never came to begin.
+
+    Nothing is recorded where another process is at the step now or has finished it.
+    """
+    given_up = time.monotonic() + PATIENCE_SECONDS
+    while store.is_running(root, kind, key) and time.monotonic() < given_up:
+        time.sleep(0.05)  # a process that was killed a moment ago
+    if store.is_running(root, kind, key) or store.is_finished(root, kind, key):
+        return
     folder = store.partial_folder(root, kind, key)
-    tried = read(folder)
-    if tried and tried[-1].status == "running" and not store.is_running(root, kind, key):
-        _write(folder, [*tried[:-1], replace(_killed(tried[-1]), finished=_now(), error=why)])
+    *earlier, last = read(folder) or [Attempt(started=_now())]
+    if last.status == "running":
+        _write(folder, [*earlier, replace(last, status="failed", kind=failure, finished=_now(), error=why)])
 
 
 def _killed(attempt: Attempt) -> Attempt:

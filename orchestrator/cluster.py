@@ -7,6 +7,7 @@ placement group. A worker that dies is replaced; what it was doing comes back as
 import logging
 import math
 import os
+import socket
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -34,6 +35,8 @@ OBJECT_STORE_BYTES = 100 * 2**20
 """Of a Ray started here. Steps pass through the results folder, so next to nothing goes through Ray's."""
 GRACE_SECONDS = 10.0
 """How long the others of a gang may take to end by themselves after one of them has failed."""
+KNOCK_SECONDS = 10.0
+"""How long the cluster that RAY_ADDRESS names may take to answer."""
 FAILED_STARTS = 5
 """Workers in a row that may fail to start before the sweep gives up."""
 
@@ -85,6 +88,9 @@ class RayPool:
         }
         self._placement = self._place(size, grouped // size) if size > 1 else []
         self._actors: dict[int, Any] = {}
+        self._busy: set[int] = set()
+        self._spoilt: set[int] = set()
+        """Busy workers that are to be replaced when their step has ended."""
         self._starting: dict[Any, int] = {}
         self._flying: dict[Any, tuple[_Flight, int]] = {}
         self._failed_starts = 0
@@ -97,13 +103,16 @@ class RayPool:
         return [placement_group([bundle] * size, strategy="PACK") for _ in range(number)]
 
     def _start(self, worker: int) -> None:
+        self._make(worker)
+        self._starting[self._actors[worker].ready.remote()] = worker
+
+    def _make(self, worker: int) -> None:
         options = dict(self._options)
         size = len(self._gangs[worker])
         if size > 1:
             group = self._placement[worker // size]
             options["scheduling_strategy"] = PlacementGroupSchedulingStrategy(group, worker % size)
         self._actors[worker] = ray.remote(_Worker).options(**options).remote(*self._arguments)
-        self._starting[self._actors[worker].ready.remote()] = worker
 
     def gangs(self) -> Mapping[int, tuple[int, ...]]:
         """Worker -> the workers of its placement group."""
@@ -113,6 +122,7 @@ class RayPool:
         """Start the step; rank 0 is the first worker."""
         flight = _Flight(step=step, workers=workers)
         token = uuid4().hex
+        self._busy.update(workers)
         for rank, worker in enumerate(workers):
             place = jobs.Place(rank=rank, size=len(workers), token=token)
             self._flying[self._actors[worker].run.remote(step, place)] = (flight, rank)
@@ -138,7 +148,7 @@ class RayPool:
         except RayError as error:
             self._failed_starts += 1
             if self._failed_starts >= FAILED_STARTS:
-                raise RuntimeError(f"workers do not start: {_short(error)}") from error
+                raise failures.NoWorkers(f"workers do not start: {_short(error)}") from error
             self._start(worker)
             return []
         self._failed_starts = 0
@@ -149,22 +159,39 @@ class RayPool:
         worker = flight.workers[rank]
         outcome, died = _outcome(reference, flight.step)
         flight.outcomes[rank] = outcome
-        if died:
-            ray.kill(self._actors[worker])
-            self._start(worker)
+        if died or (outcome.status == "failed" and len(flight.workers) > 1):
+            self._spoil(worker)
         if outcome.status == "failed" and flight.deadline == math.inf:
             flight.deadline = time.monotonic() + GRACE_SECONDS
         return self._close(flight)
 
+    def _spoil(self, worker: int) -> None:
+        """Mark the worker's whole gang for replacement: who survives keeps a process group with a hole in it.
+
+        One that is idle has been reported free already, so it is replaced unseen; its first step waits for it.
+        """
+        starting = set(self._starting.values())
+        for one in self._gangs[worker]:
+            if one in self._busy:
+                self._spoilt.add(one)
+            elif one not in starting:
+                ray.kill(self._actors[one])
+                self._make(one)
+
     def _close(self, flight: _Flight) -> list[tuple[tuple[int, ...], jobs.Outcome | None]]:
         """The outcome and the workers that are free with it, once the last worker has landed.
 
-        A worker that is being replaced is free when its process is up.
+        A worker that is replaced is free when its new process is up, and `_started` says so.
         """
         if len(flight.outcomes) < len(flight.workers):
             return []
-        starting = set(self._starting.values())
-        return [(tuple(worker for worker in flight.workers if worker not in starting), _overall(flight))]
+        self._busy.difference_update(flight.workers)
+        replaced = self._spoilt.intersection(flight.workers)
+        self._spoilt -= replaced
+        for worker in replaced:
+            ray.kill(self._actors[worker])
+            self._start(worker)
+        return [(tuple(worker for worker in flight.workers if worker not in replaced), _overall(flight))]
 
     def _end_overdue(self) -> list[tuple[tuple[int, ...], jobs.Outcome | None]]:
         """End the workers of gangs in which another worker has failed some time ago."""
@@ -175,7 +202,7 @@ class RayPool:
             del self._flying[reference]
             worker = flight.workers[rank]
             ray.kill(self._actors[worker])
-            self._start(worker)
+            self._spoil(worker)
             message = "ended, because another worker of its training failed"
             flight.outcomes[rank] = _failed(flight.step, failures.WORKER_DIED, message)
             freed += self._close(flight)
@@ -207,7 +234,7 @@ def _failed(step: Step, kind: str, error: str) -> jobs.Outcome:
     return jobs.Outcome(key=step.key, status="failed", kind=kind, error=error)
 
 
-def _short(error: Exception) -> str:
+def _short(error: BaseException) -> str:
     """Ray's long messages, on one line and cut."""
     text = " ".join(str(error).split())
     return text if len(text) <= 300 else text[:297] + "..."
@@ -244,20 +271,47 @@ def workers(
 
 
 def _connect(resources: Resources) -> None:
-    here = "RAY_ADDRESS" not in os.environ
+    here = _is_own()
+    if not here:
+        _knock(os.environ["RAY_ADDRESS"])
     own: dict[str, Any] = {}
     if here:
         own = {"include_dashboard": False, "object_store_memory": OBJECT_STORE_BYTES}
         wanted = math.ceil((resources.workers or 0) * resources.cpus_per_worker)
         if wanted > len(os.sched_getaffinity(0)):
             own["num_cpus"] = wanted
-    ray.init(
-        address="local" if here else os.environ["RAY_ADDRESS"],
-        namespace="gridlaw",
-        log_to_driver=False,
-        logging_level=logging.ERROR,
-        **own,
-    )
+    try:
+        ray.init(
+            address="local" if here else os.environ["RAY_ADDRESS"],
+            namespace="gridlaw",
+            log_to_driver=False,
+            logging_level=logging.ERROR,
+            **own,
+        )
+    except (ConnectionError, ValueError, RuntimeError, SystemExit) as error:  # Ray exits where it gives up
+        if here:
+            raise failures.NoWorkers(f"Ray does not start: {_short(error)}") from error
+        raise BadInput(f"RAY_ADDRESS={os.environ['RAY_ADDRESS']}: {_short(error)}") from None
+
+
+def _is_own() -> bool:
+    """Whether Ray is started here and ends with the sweep."""
+    return not os.environ.get("RAY_ADDRESS")
+
+
+def _knock(address: str) -> None:
+    """Raises BadInput where nobody answers at `host:port`: Ray itself would try for two minutes."""
+    host, _, port = address.rpartition(":")
+    if not host or not port.isdecimal():
+        return  # `auto`, or a form that Ray judges at once
+    hosts = [host, ray.util.get_node_ip_address()] if host in ("localhost", "127.0.0.1") else [host]
+    for one in hosts:
+        try:
+            socket.create_connection((one, int(port)), timeout=KNOCK_SECONDS).close()
+            return
+        except (OSError, OverflowError) as error:
+            reason = str(error)
+    raise BadInput(f"RAY_ADDRESS={address}: no Ray answers there: {reason}")
 
 
 def _environment(resources: Resources, gpus: float) -> dict[str, str]:
@@ -276,7 +330,10 @@ def _count(resources: Resources, steps: int) -> tuple[int, float]:
     gpus = resources.gpus_per_worker
     if gpus is None:
         gpus = 1.0 if there.get("GPU") else 0.0
-    possible = int(there.get("CPU", 1) / resources.cpus_per_worker)
+    cores = there.get("CPU", 1)
+    if resources.workers is None and _is_own():
+        cores = min(cores, len(os.sched_getaffinity(0)))  # Ray counts the machine's
+    possible = int(cores / resources.cpus_per_worker)
     if gpus:
         possible = min(possible, int(there.get("GPU", 0) / gpus + 1e-9))
     if resources.workers is None:
@@ -286,7 +343,8 @@ def _count(resources: Resources, steps: int) -> tuple[int, float]:
     else:
         count = resources.workers
     if count > possible:
-        raise BadInput(f"resources: {count} workers need more than there is: {possible} can run at once")
+        raise BadInput(f"resources.workers: {count} need more than there is: {possible} can run at once")
     if count < resources.workers_per_training:
-        raise BadInput(f"resources.workers_per_training: {resources.workers_per_training} of {count} workers")
+        together = resources.workers_per_training
+        raise BadInput(f"resources.workers_per_training: {together} is more than the {count} workers there can be")
     return count, gpus

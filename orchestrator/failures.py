@@ -15,6 +15,10 @@ FINAL = frozenset({BAD_INPUT, DIVERGED, NEEDED_STEP})
 """Kinds that end the same way however often they are tried."""
 
 
+class NoWorkers(RuntimeError):
+    """Ray is there, but its workers do not start. One line."""
+
+
 def classify(error: BaseException) -> str:
     """The kind of an exception that a worker function raised."""
     if isinstance(error, BadInput):

@@ -23,8 +23,8 @@ from workers.settings import (
     HfCorpus,
     ModelSettings,
     Name,
-    Natural,
     PydocsCorpus,
+    Seed,
     Settings,
     TokenizerSettings,
     TrainingSettings,
@@ -32,7 +32,7 @@ from workers.settings import (
 
 Value = TypeVar("Value")
 Axis = Annotated[tuple[Value, ...], Field(min_length=1)]
-RESERVED_NAMES = frozenset({"steps"})
+RESERVED_NAMES = frozenset({"steps", "report"})
 """Folders of the results folder that are no grid's."""
 
 
@@ -41,7 +41,7 @@ class DataSettings(Settings):
 
     pairs: Axis[Count]
     """D: training pairs (query, identifier). A smaller D is the first part of a larger one."""
-    seed: Natural = 0
+    seed: Seed = 0
     """Of the order of the pairs and of the choice of identifiers."""
 
 
@@ -63,7 +63,7 @@ class Tracking(Settings):
     """Weights & Biases."""
 
     wandb: Literal["auto", "offline", "online", "off"] = "auto"
-    """`auto`: online where WANDB_API_KEY is set, else offline."""
+    """`auto`: as WANDB_MODE says; where it is not set, online where WANDB_API_KEY is, else offline."""
     project: Name = "gridlaw"
     entity: str | None = None
 
@@ -78,7 +78,7 @@ class Grid(Settings):
     models: Axis[ModelSettings]
     data: DataSettings
     inference: Axis[Budget]
-    seeds: Axis[Natural] = (0,)
+    seeds: Axis[Seed] = (0,)
     training: TrainingSettings = TrainingSettings()
     evaluation: EvaluationSettings = EvaluationSettings()
     resources: Resources = Resources()
@@ -117,6 +117,7 @@ def load(path: Path, overrides: Sequence[str] = ()) -> Loaded:
         raise source.error(("name",), f"{grid.name!r} is taken by the results folder itself")
     _check_models(grid, source)
     _check_batch(grid, source)
+    _check_together(grid, source)
     _check_distinct(grid, source)
     _check_only(grid, source)
     return Loaded(grid=_find_paths(grid, source), source=source)
@@ -150,15 +151,18 @@ def _message(error: ErrorDetails) -> str:
         case "value_error":
             return str(context["error"])
         case "tuple_type":
-            return f"must be a value or a list of values, not {value!r}"
+            return f"must be a value or a list of values, not {_short(value)}"
         case "model_type" | "model_attributes_type" | "dict_type":
-            return f"must be a mapping of settings, not {value!r}"
+            return f"must be a mapping of settings, not {_short(value)}"
     said = error["msg"].removeprefix("Input ")
     return f"{said[:1].lower()}{said[1:]}, not {_short(value)}"
 
 
 def _short(value: object) -> str:
-    text = repr(value)
+    try:
+        text = repr(value)
+    except ValueError:  # Python does not write out an integer of more than 4,300 digits
+        return "a number that long"
     return text if len(text) <= 60 else text[:57] + "..."
 
 
@@ -196,6 +200,14 @@ def _check_batch(grid: Grid, source: Source) -> None:
     if batch % (workers * micro):
         message = f"{batch} pairs cannot be cut into micro-batches of {micro} on {workers} worker(s)"
         raise source.error(("training", "batch"), message)
+
+
+def _check_together(grid: Grid, source: Source) -> None:
+    """Those who train together must be there."""
+    together, workers = grid.resources.workers_per_training, grid.resources.workers
+    if workers is not None and together > workers:
+        message = f"{together} is more than resources.workers, which is {workers}"
+        raise source.error(("resources", "workers_per_training"), message)
 
 
 def _check_distinct(grid: Grid, source: Source) -> None:
@@ -255,7 +267,7 @@ def _find_paths(grid: Grid, source: Source) -> Grid:
     if isinstance(corpus, HfCorpus):
         corpus = corpus.model_copy(update={"path": _local_or_name(corpus.path, source, ("corpus", "path"))})
     elif not isinstance(corpus, PydocsCorpus):
-        found = _find(corpus.path, source)
+        found = _find(corpus.path, source, ("corpus", "path"))
         if found is None:
             raise source.error(("corpus", "path"), f"no such file: {corpus.path}")
         if found.is_dir() != (corpus.source == "beir"):
@@ -282,7 +294,7 @@ def _with_local(block: Block, key: str, source: Source, place: Place) -> Block:
 
 def _local_or_name(value: str, source: Source, place: Place) -> str:
     """An absolute folder where there is one; else the value is a hub name, unless it looks like a path."""
-    found = _find(value, source)
+    found = _find(value, source, place)
     if found is not None and found.is_dir():
         return str(found)
     if value.startswith((".", "/", "~")):
@@ -290,9 +302,13 @@ def _local_or_name(value: str, source: Source, place: Place) -> str:
     return value
 
 
-def _find(value: str, source: Source) -> Path | None:
-    path = Path(value).expanduser()
-    return next((one.resolve() for one in (path, source.path.parent / path) if one.exists()), None)
+def _find(value: str, source: Source, place: Place) -> Path | None:
+    try:
+        path = Path(value).expanduser()
+        return next((one.resolve() for one in (path, source.path.parent / path) if one.exists()), None)
+    except (OSError, RuntimeError, ValueError) as error:  # too long, not allowed, no such user
+        reason = error.strerror if isinstance(error, OSError) else str(error)
+        raise source.error(place, f"cannot be looked up: {reason}: {_short(value)}") from None
 
 
 __all__ = ["BadInput", "DataSettings", "Grid", "Loaded", "Resources", "Tracking", "load"]

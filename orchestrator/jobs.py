@@ -129,8 +129,12 @@ def _follow(root: Path, step: Step, jobs: Jobs, place: Place, capture: bool) -> 
             meeting = {}
         if meeting.get("token") == place.token:
             group = ProcessGroup(rank=place.rank, size=place.size, address=meeting["address"])
-            with attempts.captured(partial / f"log.rank{place.rank}.txt") if capture else nullcontext():
-                _call(root, step, jobs, partial, group)
+            try:
+                with attempts.captured(partial / f"log.rank{place.rank}.txt") if capture else nullcontext():
+                    _call(root, step, jobs, partial, group)
+            except Exception as error:
+                (partial / f"error.rank{place.rank}.txt").write_text(failures.trace(error), encoding="utf-8")
+                raise
             return True
         time.sleep(0.05)
     return False

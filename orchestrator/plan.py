@@ -10,7 +10,7 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
-from orchestrator import jobs
+from orchestrator import attempts, failures, jobs
 from orchestrator.grid import Loaded
 from orchestrator.steps import RECIPES, Graph, Step, Trial, expand
 from results import store
@@ -68,22 +68,24 @@ def make_plan(
     check_writable(loaded, root)
     graph = expand(loaded.grid)
     corpus = graph.steps[graph.corpus]
-    if fetch or corpora.is_local(loaded.grid.corpus):
-        if not store.is_finished(root, "corpus", graph.corpus):
-            say(f"reading the corpus ({loaded.grid.corpus.source})")
+    may_read = fetch or corpora.is_local(loaded.grid.corpus)
+    if may_read and not store.is_finished(root, "corpus", graph.corpus):
+        say(f"reading the corpus ({loaded.grid.corpus.source})")
         outcome = jobs.run(root, corpus, jobs=table, capture=False)
         if outcome.status == "failed":
             raise BadInput(_corpus_error(loaded, root, corpus, outcome))
     summary = read_summary(root, graph)
     if summary is not None:
+        summary["name"] = corpora.name(loaded.grid.corpus)  # the step's own is that of the grid that came first
+        check_held_out(loaded, summary)
         check_capacity(loaded, summary)
     return Plan(loaded=loaded, graph=graph, root=root, finished=finished(root, graph), summary=summary)
 
 
 def _corpus_error(loaded: Loaded, root: Path, corpus: Step, outcome: jobs.Outcome) -> str:
-    if outcome.kind == "bad_input":
+    if outcome.kind == failures.BAD_INPUT:
         return outcome.error
-    log = store.partial_folder(root, corpus.kind, corpus.key) / "error.txt"
+    log = store.partial_folder(root, corpus.kind, corpus.key) / attempts.ERROR
     return f"{loaded.source.path}: corpus: cannot be read: {outcome.error} (see {log})"
 
 
@@ -111,6 +113,16 @@ def check_writable(loaded: Loaded, root: Path) -> None:
                     pass
         except OSError as error:
             raise BadInput(f"--results {root}: cannot be written to: {error.strerror}: {folder}") from None
+
+
+def check_held_out(loaded: Loaded, summary: dict[str, Any]) -> None:
+    """Raises BadInput where no query is held out in the split that is asked for, or fewer than two in all."""
+    queries, split = summary["queries"], loaded.grid.evaluation.split
+    if not queries[split]:
+        raise loaded.source.error(("evaluation", "split"), f"the corpus has no held-out query in {split!r}")
+    held = queries["dev"] + queries["test"]
+    if held < 2:
+        raise loaded.source.error(("corpus", split), f"only {held} query can be held out, and at least 2 are needed")
 
 
 def check_capacity(loaded: Loaded, summary: dict[str, Any]) -> None:

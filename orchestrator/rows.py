@@ -2,16 +2,19 @@
 
 import json
 import shutil
+from collections import defaultdict
 from collections.abc import Iterable, Mapping
 from datetime import datetime
 from pathlib import Path
 from typing import Any
 
+import pyarrow as pa
 import pyarrow.parquet as pq
 
 from orchestrator import attempts
-from orchestrator.steps import Graph, Trial
+from orchestrator.steps import Graph, Trial, recipe_of
 from results import schema, store
+from workers.settings import ScoreJob, SearchJob
 
 OWN_STEPS = ("train", "score", "search")
 TRAIN_COLUMNS = (
@@ -36,8 +39,17 @@ def part(folder: Path, table: str, trial: str) -> Path:
 
 def is_written(folder: Path, trial: Trial) -> bool:
     """Whether the trial's row is there, and says that it is done."""
-    path = part(folder, "trials", trial.trial)
-    return path.exists() and pq.read_table(path, columns=["status"])["status"].to_pylist() == ["done"]
+    found = _read_one(part(folder, "trials", trial.trial), ["status"])
+    return found is not None and found["status"] == "done"
+
+
+def _read_one(path: Path, columns: list[str]) -> dict[str, Any] | None:
+    """Some columns of a part with one row; None where it is not there or not whole (power was lost)."""
+    try:
+        rows: list[dict[str, Any]] = pq.read_table(path, columns=columns).to_pylist()
+    except (OSError, pa.ArrowException):
+        return None
+    return rows[0] if rows else None
 
 
 def write_trial(
@@ -74,6 +86,9 @@ def _copy(source: Path, target: Path) -> None:
 
 
 def _labels(root: Path, grid: str, graph: Graph, trial: Trial) -> dict[str, Any]:
+    score, search = graph.steps[trial.score].settings, graph.steps[trial.search].settings
+    assert isinstance(score, ScoreJob)
+    assert isinstance(search, SearchJob)
     labels = {
         "trial": trial.trial,
         "train_key": trial.train,
@@ -86,8 +101,12 @@ def _labels(root: Path, grid: str, graph: Graph, trial: Trial) -> dict[str, Any]
         "seed": trial.seed,
         "n_params": trial.n_params,
         "d_pairs": trial.pairs,
+        "recipe": recipe_of(graph, trial),
         "beams": trial.beams,
         "max_new_tokens": trial.max_new_tokens,
+        "split": search.evaluation.split,
+        "negatives": score.evaluation.negatives,
+        "batch": search.evaluation.batch,
     }
     if store.is_finished(root, "corpus", graph.corpus):
         summary = store.read_json(store.step_folder(root, "corpus", graph.corpus) / "summary.json")
@@ -159,12 +178,20 @@ def read_curve(root: Path, train: str) -> list[dict[str, Any]]:
 
 
 def write_curve(root: Path, folder: Path, train: str) -> None:
-    """`curves/<train key>.parquet`, unless it is there."""
+    """`curves/<train key>.parquet`, unless it is there with as many rows as the training has logged by now."""
     path = part(folder, "curves", train)
-    if not path.exists():
+    lines = read_curve(root, train)
+    if lines and _row_count(path) != len(lines):
         names = [name for name in schema.CURVES.names if name != "train_key"]
-        rows = [{"train_key": train} | {name: line.get(name) for name in names} for line in read_curve(root, train)]
+        rows = [{"train_key": train} | {name: line.get(name) for name in names} for line in lines]
         store.write_rows(path, rows, schema.CURVES)
+
+
+def _row_count(path: Path) -> int | None:
+    try:
+        return int(pq.read_metadata(path).num_rows)
+    except (OSError, pa.ArrowException):
+        return None
 
 
 def write_baselines(root: Path, folder: Path, grid: str, graph: Graph, corpus: str) -> None:
@@ -175,20 +202,33 @@ def write_baselines(root: Path, folder: Path, grid: str, graph: Graph, corpus: s
     store.write_rows(part(folder, "baselines", corpus), rows, schema.BASELINES)
 
 
-def remove_superseded(folder: Path, trials: Iterable[Trial]) -> int:
-    """Remove rows of the grid's cells that were made under other settings; returns how many.
+def superseded(folder: Path, trials: Iterable[Trial]) -> dict[str, list[Path]]:
+    """Label of a trial of the grid -> rows with this label whose trial the grid no longer has."""
+    current = {trial.trial: trial.label for trial in trials}
+    labels = set(current.values())
+    found: dict[str, list[Path]] = defaultdict(list)
+    for path in sorted((folder / "trials").glob("*.parquet")):
+        label = path.stem.rpartition("-")[0]
+        if path.stem not in current and label in labels:
+            found[label].append(path)
+    return found
 
-    A cell that the grid no longer has keeps its row. Nothing is lost: the steps stay.
+
+def remove_superseded(folder: Path, old: Iterable[Path], trial: Trial) -> int:
+    """Remove those of the old rows in whose place a trial's row now stands; returns how many.
+
+    A row that was made under other settings is replaced where the trial is done and has the same label, init and
+    number of new tokens. Nothing is lost: the steps stay.
     """
-    current = {trial.trial for trial in trials}
-    cells = {trial.cell for trial in trials}
-    labels = {label for label, _ in cells}
+    row = _read_one(part(folder, "trials", trial.trial), ["status", "max_new_tokens"])
+    if row is None or row["status"] != "done":
+        return 0
     removed = 0
-    for path in (folder / "trials").glob("*.parquet"):
-        if path.stem in current or path.stem.rpartition("-")[0] not in labels:
-            continue
-        init = pq.read_table(path, columns=["init"])["init"].to_pylist()
-        if (path.stem.rpartition("-")[0], init[0]) in cells:
+    for path in old:
+        was = _read_one(path, ["init", "max_new_tokens"])
+        # What a failed trial was asked for, or what a finished one wrote; a row that is not whole says nothing.
+        lengths = (trial.max_new_tokens, row["max_new_tokens"])
+        if path.exists() and (was is None or (was["init"] == trial.init and was["max_new_tokens"] in lengths)):
             part(folder, "queries", path.stem).unlink(missing_ok=True)
             (folder / "runs" / f"{path.stem}.trec").unlink(missing_ok=True)
             path.unlink()

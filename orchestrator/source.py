@@ -35,6 +35,8 @@ LISTS: tuple[tuple[str, ...], ...] = (
 SPREAD = {"models": ("size", "pretrained"), "inference": ("beams",)}
 """Axes whose entries may hold a list in one of these keys: `{family: t5, size: [7k, 29k]}` is two entries."""
 
+_KEY = re.compile(r"^(?:corpus|evaluation|resources)(?:\.[a-z_]+)+$")
+"""Keys that errors found outside this floor begin with."""
 _TAGS = frozenset({"pydocs", "jsonl", "beir", "hf", "ngram", "codebook"})
 
 
@@ -54,6 +56,13 @@ class _Loader(yaml.SafeLoader):
                     raise yaml.constructor.ConstructorError(None, None, f"key `{key.value}` twice", key.start_mark)
                 seen.add(key.value)
         return super().construct_mapping(node, deep)
+
+    def construct_object(self, node: yaml.Node, deep: bool = False) -> Any:
+        try:
+            return super().construct_object(node, deep)
+        except (ValueError, TypeError, AttributeError, OverflowError) as error:  # `!!int abc`, or 5,000 digits
+            reason = f"cannot be read as {node.tag.rpartition(':')[2]} ({error})"
+            raise yaml.constructor.ConstructorError(None, None, reason, node.start_mark) from None
 
 
 _Loader.add_implicit_resolver(
@@ -104,6 +113,13 @@ class Source:
         from_set = any(words[: len(override)] == override for override in self.overrides)
         named = "--set" if from_set else str(self.path)
         return BadInput(f"{named}: {'.'.join(words)}: {message}" if words else f"{named}: {message}")
+
+    def locate(self, error: BadInput) -> BadInput:
+        """The same line; where it begins with a key of the grid, with the file (or `--set`) in front."""
+        key, colon, message = str(error).partition(": ")
+        if colon and _KEY.match(key):
+            return self.error(tuple(key.split(".")), message)
+        return error
 
     def clean(self, place: Place) -> Place:
         """The place as written in the file: without pydantic's union tags, entries counted before spreading."""

@@ -10,17 +10,21 @@ import re
 from collections import Counter
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
 from orchestrator.grid import Grid
 from workers import corpus as corpora
+from workers.corpus.files import content
+from workers.errors import BadInput
 from workers.models.ladder import RUNGS, rung_shape
 from workers.models.shapes import PRETRAINED, count_parameters
 from workers.settings import (
     AnyIdentifiers,
     BaselinesJob,
     Budget,
+    CorpusSettings,
     EmbeddingSettings,
     EmbeddingsJob,
     EvaluationSettings,
@@ -81,9 +85,9 @@ class Trial:
     search: str
 
     @property
-    def cell(self) -> tuple[str, str]:
-        """The trial without its settings' hash, and its init: another trial of the same cell supersedes it."""
-        return self.trial.rpartition("-")[0], self.init
+    def label(self) -> str:
+        """The trial's name without its settings' hash."""
+        return self.trial.rpartition("-")[0]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -117,14 +121,65 @@ def _decisive(settings: Settings) -> dict[str, Any]:
     if isinstance(settings, TrainJob):
         for name in ("log_every", "checkpoint_every"):
             values["training"][name] = TrainingSettings.model_fields[name].default
-    elif isinstance(settings, ScoreJob):
-        values["evaluation"]["depth"] = EvaluationSettings.model_fields["depth"].default
-    elif isinstance(settings, SearchJob | BaselinesJob):
-        values["evaluation"]["negatives"] = EvaluationSettings.model_fields["negatives"].default
-    elif values.get("source") in ("jsonl", "beir") or (isinstance(settings, HfCorpus) and Path(settings.path).is_dir()):
-        # A local corpus is known by its content, wherever it lies; its name may come from the path's last part.
-        values["path"] = Path(values["path"]).name
+        values["model"]["pretrained"] = _origin(values["model"]["pretrained"])
+    elif isinstance(settings, TokenizerJob):
+        values["pretrained"] = _origin(values["pretrained"])
+    elif isinstance(settings, IdentifiersJob) and "embedding" in values["identifiers"]:
+        values["identifiers"]["embedding"] = _origin(values["identifiers"]["embedding"])
+    elif isinstance(settings, ScoreJob | SearchJob | BaselinesJob):
+        for name in _UNUSED[type(settings)]:
+            values["evaluation"][name] = EvaluationSettings.model_fields[name].default
+    elif isinstance(settings, CorpusSettings):
+        values["name"] = None  # a label: rows take it from the grid
+        if values["source"] in ("jsonl", "beir") or (isinstance(settings, HfCorpus) and Path(settings.path).is_dir()):
+            values["path"] = ""  # known by its fingerprint, wherever it lies
     return values
+
+
+_UNUSED: dict[type[Settings], tuple[str, ...]] = {
+    ScoreJob: ("depth", "batch"),
+    SearchJob: ("negatives",),
+    BaselinesJob: ("negatives", "depth", "batch"),
+}
+"""Settings of the evaluation that a step's result does not depend on."""
+
+
+def _origin(model: str | None) -> str | None:
+    """A hub name as it is; a local folder as the hash of its files, wherever it lies."""
+    if model is None or not Path(model).is_absolute():
+        return model
+    try:
+        files = sorted(path for path in Path(model).rglob("*") if path.is_file() and path.name[0] != ".")
+        states = [path.stat() for path in files]
+        return _content(tuple(files), tuple((state.st_size, state.st_mtime_ns) for state in states))
+    except OSError as error:
+        raise BadInput(f"{model}: cannot be read: {error.strerror}: {error.filename}") from None
+
+
+@lru_cache(maxsize=64)
+def _content(files: tuple[Path, ...], _states: tuple[tuple[int, int], ...]) -> str:
+    """SHA-256 of files; read again only where their sizes or times have changed."""
+    return f"sha256:{content(files)}"
+
+
+def recipe_of(graph: "Graph", trial: "Trial") -> str:
+    """12 hex digits: trainings with the same ones differ in what a law is about, and in learning rate and seed, only.
+
+    Hashed: tokenizer settings (none for a pretrained model, which brings its own), training settings but the
+    learning rate and what no result depends on, and how many workers train together.
+    """
+    step = graph.steps[trial.train]
+    tokens = graph.steps[dict(step.needs)["tokenizer"]].settings
+    assert isinstance(step.settings, TrainJob)
+    assert isinstance(tokens, TokenizerJob)
+    settings = {
+        "tokenizer": tokens.tokenizer.model_dump(mode="json") if tokens.tokenizer else None,
+        "training": step.settings.training.model_dump(
+            mode="json", exclude={"learning_rate", "log_every", "checkpoint_every"}
+        ),
+        "workers_per_training": step.workers,
+    }
+    return hashlib.sha256(canonical(settings).encode()).hexdigest()[:12]
 
 
 # ---------------------------------------------------------------- labels
@@ -285,9 +340,13 @@ def expand(grid: Grid) -> Graph:
     """All trials and steps of a grid; reads the corpus's fingerprint, not the corpus.
 
     Raises:
-        BadInput: the corpus is not there.
+        BadInput: the corpus, or a model's folder, is not there or cannot be read.
     """
-    builder = _Builder(grid=grid, fingerprint=corpora.fingerprint(grid.corpus))
+    try:
+        fingerprint = corpora.fingerprint(grid.corpus)
+    except OSError as error:
+        raise BadInput(f"corpus.path: cannot be read: {error.strerror}: {error.filename}") from None
+    builder = _Builder(grid=grid, fingerprint=fingerprint)
     corpus, baselines = builder.corpus(), builder.baselines()
     name = _safe(corpora.name(grid.corpus))
     trials: dict[str, Trial] = {}

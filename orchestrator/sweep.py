@@ -6,7 +6,7 @@ import subprocess
 import sys
 from collections import defaultdict
 from collections.abc import Iterable, Sequence
-from contextlib import ExitStack
+from contextlib import AbstractContextManager, ExitStack, nullcontext
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
@@ -19,6 +19,7 @@ from orchestrator.grid import Loaded, load
 from orchestrator.jobs import Outcome
 from orchestrator.steps import Step, Trial
 from results import schema, store
+from workers.errors import BadInput
 
 SHOWN_FAILURES = 10
 SHOWN_TRIALS = 40
@@ -43,20 +44,30 @@ def carry_out(request: Request, table: jobs.Jobs = jobs.WORKER_JOBS) -> int:
     """
     try:
         loaded = load(request.grid, request.overrides)
-        root = request.root.absolute()
-        if request.mode == "status":
-            return _show_status(loaded, root, request.json)
-        out = console.make_console(error=request.json)
-        tracking.check(loaded)
-        made = plan.make_plan(
-            loaded, root, fetch=request.mode == "run", table=table, say=lambda line: out.print(line, soft_wrap=True)
-        )
-        if request.mode == "plan":
-            return _show_plan(made, request.json)
-        return run(made, out, table)
+        try:
+            return _carry_out(request, loaded, table)
+        except BadInput as error:
+            raise loaded.source.locate(error) from None
+    except failures.NoWorkers as error:
+        print(error, file=sys.stderr)
+        return 1
     except KeyboardInterrupt:
         print("\ninterrupted; nothing that is finished is lost: the same command goes on from here", file=sys.stderr)
         return 130
+
+
+def _carry_out(request: Request, loaded: Loaded, table: jobs.Jobs) -> int:
+    root = request.root.absolute()
+    if request.mode == "status":
+        return _show_status(loaded, root, request.json)
+    out = console.make_console(error=request.json)
+    tracking.check(loaded)
+    made = plan.make_plan(
+        loaded, root, fetch=request.mode == "run", table=table, say=lambda line: out.print(line, soft_wrap=True)
+    )
+    if request.mode == "plan":
+        return _show_plan(made, request.json)
+    return run(made, out, table)
 
 
 def _show_status(loaded: Loaded, root: Path, as_json: bool) -> int:
@@ -78,45 +89,46 @@ def _show_plan(made: plan.Plan, as_json: bool) -> int:
 
 def run(made: plan.Plan, out: Console, table: jobs.Jobs = jobs.WORKER_JOBS) -> int:
     """Run the plan to its end; 0 where every trial is done, else 1."""
-    grid = made.loaded.grid
-    made.folder.mkdir(parents=True, exist_ok=True)
-    store.write_atomically(made.folder / "grid.yaml", lambda path: _write_text(path, grid.to_yaml()))
-    removed = rows.remove_superseded(made.folder, made.graph.trials)
-    if removed:
-        out.print(f"{removed} rows of the same trials under earlier settings are replaced")
-    commit = git_commit()
+    grid, commit = made.loaded.grid, git_commit()
     cost = costs(made.graph, made.summary)
-    new, trials = len(made.new), len(made.graph.trials)
-    out.print(f"{grid.name}: {trials:,} trials, {len(made.graph.steps):,} steps, {new:,} of them new", soft_wrap=True)
-    with ExitStack() as stack:
-        tracker = stack.enter_context(tracking.Tracker(grid.tracking, made.folder, grid.name))
-        view = stack.enter_context(console.make_view(made, cost, out))
-        sweep = _Sweep(plan=made, view=view, tracker=tracker, commit=commit)
-        sweep.write_finished()
-        if made.new:
-            _run_steps(made, sweep, cost, table, stack)
-    for line in filter(None, (tracker.report(),)):
-        out.print(line, soft_wrap=True)
+    with _workers(made, table, commit) as pool:  # first, because it may find that the machine cannot do it
+        made.folder.mkdir(parents=True, exist_ok=True)
+        store.write_text(made.folder / "grid.yaml", grid.to_yaml())
+        trials, steps, new = len(made.graph.trials), len(made.graph.steps), len(made.new)
+        out.print(f"{grid.name}: {trials:,} trials, {steps:,} steps, {new:,} of them new", soft_wrap=True)
+        with ExitStack() as stack:
+            tracker = stack.enter_context(tracking.Tracker(grid.tracking, made.folder, grid.name))
+            view = stack.enter_context(console.make_view(made, cost, out))
+            sweep = _Sweep(plan=made, view=view, tracker=tracker, commit=commit)
+            sweep.write_finished()
+            if pool is not None:
+                _run_steps(made, sweep, cost, pool)
+    if sweep.removed:
+        out.print(f"{sweep.removed} rows of the same trials under earlier settings were replaced")
+    if tracker.report():
+        out.print(tracker.report(), soft_wrap=True)
     _show_end(sweep, out)
     return 1 if sweep.errors else 0
 
 
-def _run_steps(made: plan.Plan, sweep: "_Sweep", cost: dict[str, float], table: jobs.Jobs, stack: ExitStack) -> None:
+def _workers(
+    made: plan.Plan, table: jobs.Jobs, commit: str | None
+) -> AbstractContextManager[scheduler.Pool] | AbstractContextManager[None]:
+    """A pool; None where nothing is new."""
+    if not made.new:
+        return nullcontext()
     from orchestrator.cluster import workers
 
-    resources = made.loaded.grid.resources
+    return workers(made.root, made.loaded.grid.resources, steps=len(made.new), table=table, git_commit=commit)
+
+
+def _run_steps(made: plan.Plan, sweep: "_Sweep", cost: dict[str, float], pool: scheduler.Pool) -> None:
     steps = {step.key: step for step in made.new}
-    queue = scheduler.Scheduler(
-        steps=steps, finished=(), priority=ranks(made.graph, cost), max_attempts=resources.max_attempts
-    )
-    pool = stack.enter_context(workers(made.root, resources, steps=len(steps), table=table, git_commit=sweep.commit))
+    attempts_each = made.loaded.grid.resources.max_attempts
+    queue = scheduler.Scheduler(steps=steps, finished=(), priority=ranks(made.graph, cost), max_attempts=attempts_each)
     scheduler.drive(
         queue, pool, started=sweep.view.started, ended=sweep.ended, retried=sweep.view.retried, tick=sweep.view.tick
     )
-
-
-def _write_text(path: Path, text: str) -> None:
-    path.write_text(text, encoding="utf-8")
 
 
 @dataclass(kw_only=True)
@@ -129,8 +141,11 @@ class _Sweep:
     commit: str | None
     errors: dict[str, str] = field(default_factory=dict)
     """Step key -> why it failed."""
+    removed: int = 0
+    """Rows under earlier settings that others stand in place of."""
 
     def __post_init__(self) -> None:
+        self._superseded = rows.superseded(self.plan.folder, self.plan.graph.trials)
         new = {step.key for step in self.plan.new}
         self._open: dict[str, set[str]] = {}
         self._trials_of: dict[str, list[Trial]] = defaultdict(list)
@@ -156,11 +171,11 @@ class _Sweep:
         """Take in a step that has ended for good."""
         if outcome.status == "failed":
             self.errors[step.key] = f"{outcome.kind}: {outcome.error}"
-            if outcome.kind == failures.WORKER_DIED:
-                attempts.note_death(self.plan.root, step.kind, step.key, outcome.error)
-        elif step.kind == "train":
+            if outcome.kind != failures.NEEDED_STEP:
+                attempts.note_death(self.plan.root, step.kind, step.key, outcome.kind, outcome.error)
+        if step.kind == "train":
             rows.write_curve(self.plan.root, self.plan.folder, step.key)
-        elif step.kind == "baselines":
+        elif step.kind == "baselines" and outcome.status != "failed":
             self._write_baselines()
         self.view.ended(step, outcome)
         for trial in self._trials_of.get(step.key, ()):
@@ -180,6 +195,8 @@ class _Sweep:
             name = made.loaded.grid.name
             row = rows.write_trial(made.root, made.folder, name, made.graph, trial, self.errors, self.commit)
             self.view.row(row)
+        if trial.label in self._superseded:
+            self.removed += rows.remove_superseded(made.folder, self._superseded[trial.label], trial)
         self._waiting[trial.train] -= 1
         if not self._waiting[trial.train]:
             self._track(trial.train)
@@ -214,7 +231,10 @@ def git_commit() -> str | None:
     here = Path(__file__).resolve().parent.parent
     if not (here / ".git").exists():
         return None
-    done = subprocess.run(["git", "rev-parse", "HEAD"], cwd=here, capture_output=True, text=True, check=False)
+    try:
+        done = subprocess.run(["git", "rev-parse", "HEAD"], cwd=here, capture_output=True, text=True, check=False)
+    except OSError:  # no git on this machine
+        return None
     return done.stdout.strip() or None
 
 

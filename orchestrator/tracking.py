@@ -59,11 +59,25 @@ class Training:
     tags: Sequence[str] = ()
 
 
+@dataclass(frozen=True, kw_only=True)
+class _Tracked:
+    """What W&B has of a training."""
+
+    trials: frozenset[str] = frozenset()
+    """Those that are done."""
+    curve: bool = False
+    """Whether the whole curve was logged."""
+
+
 def mode_of(settings: Tracking) -> str:
-    """`online`, `offline` or `off`."""
-    if settings.wandb == "auto":
-        return "online" if os.environ.get("WANDB_API_KEY") else "offline"
-    return settings.wandb
+    """`online`, `offline` or `off`. `auto` does what WANDB_MODE says, but never asks for a key."""
+    if settings.wandb != "auto":
+        return settings.wandb
+    said = os.environ.get("WANDB_MODE", "").lower()
+    if said in ("disabled", "offline"):
+        return "off" if said == "disabled" else "offline"
+    has_key = _has_key() if said == "online" else bool(os.environ.get("WANDB_API_KEY"))
+    return "online" if has_key else "offline"
 
 
 def check(loaded: Loaded) -> None:
@@ -113,7 +127,7 @@ class Tracker:
 
     def wants(self, key: str, trials: Sequence[str]) -> bool:
         """Whether a training is to be written: not where all of its trials have been before."""
-        return self._mode != "off" and not set(trials) <= self._tracked_trials(key)
+        return self._mode != "off" and not set(trials) <= self._tracked(key).trials
 
     def put(self, training: Training) -> None:
         """Take in a training whose evaluations have ended."""
@@ -135,9 +149,12 @@ class Tracker:
     def _marker(self, key: str) -> Path:
         return self._folder / "wandb" / "tracked" / f"{key}.json"
 
-    def _tracked_trials(self, key: str) -> set[str]:
-        marker = self._marker(key)
-        return set(store.read_json(marker)["trials"]) if marker.exists() else set()
+    def _tracked(self, key: str) -> "_Tracked":
+        try:
+            found = store.read_json(self._marker(key))
+            return _Tracked(trials=frozenset(found["trials"]), curve=bool(found["curve"]))
+        except (FileNotFoundError, ValueError, KeyError):
+            return _Tracked()
 
     def _work(self) -> None:
         while True:
@@ -154,7 +171,7 @@ class Tracker:
     def _write(self, training: Training) -> None:
         import wandb
 
-        before = self._tracked_trials(training.key)
+        before = self._tracked(training.key)
         run = wandb.init(
             project=self._settings.project,
             entity=self._settings.entity,
@@ -171,7 +188,7 @@ class Tracker:
                 silent=True, console="off", quiet=True, disable_git=True, save_code=False, x_disable_stats=True
             ),
         )
-        if not before:
+        if not before.curve:
             for line in training.curve:
                 values = {name: line[name] for name in ("pairs", "loss", "learning_rate", "gradient_norm")}
                 run.log(values, step=line["step"])
@@ -182,5 +199,6 @@ class Tracker:
             run.summary.update({f"beams={row['beams']}/{one}": row.get(one) for one in COLUMNS[2:]})
             run.summary.update({name: row.get(name) for name in ("cgl", "cgl_published", "nll", "n_params", "d_pairs")})
         run.finish(exit_code=0 if len(done) == len(training.rows) else 1)
-        trials = sorted({row["trial"] for row in training.rows} | before)
-        store.write_json(self._marker(training.key), {"trials": trials})
+        trials = sorted({row["trial"] for row in done} | before.trials)
+        # An evaluation that is done says that the curve is whole; a failed training's is logged again.
+        store.write_json(self._marker(training.key), {"trials": trials, "curve": before.curve or bool(done)})

@@ -75,30 +75,43 @@ def step_work(root: Path, kind: str, key: str) -> Iterator[Path | None]:
     with lock_file(root, kind, key).open("a") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
         if final.is_dir():
+            Path(lock.name).unlink(missing_ok=True)
             yield None
             return
         partial.mkdir(exist_ok=True)
         yield partial
         sync(partial)
         partial.rename(final)
+        _flush(final.parent)
         os.unlink(lock.name)
 
 
 def sync(folder: Path) -> None:
-    """Flush every file below the folder to disk, so that a rename never makes a torn step visible."""
+    """Flush everything below the folder to disk, so that a rename never makes a torn step visible."""
     for path in folder.rglob("*"):
-        if path.is_file():
-            with path.open("rb") as file:
-                os.fsync(file.fileno())
+        if path.is_file() or path.is_dir():
+            _flush(path)
+    _flush(folder)
 
 
-def write_atomically(path: Path, write: Callable[[Path], None]) -> None:
-    """Let `write` fill a file beside `path`, then rename it there."""
+def _flush(path: Path) -> None:
+    """Wait until a file's bytes, or a folder's entries, are on disk."""
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def write_atomically(path: Path, write: Callable[[Path], object]) -> None:
+    """Let `write` fill a file beside `path`, then rename it there: whole or not at all, after a power loss too."""
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:
         write(temporary)
+        _flush(temporary)
         temporary.replace(path)
+        _flush(path.parent)
     finally:
         temporary.unlink(missing_ok=True)
 
@@ -106,11 +119,12 @@ def write_atomically(path: Path, write: Callable[[Path], None]) -> None:
 def write_json(path: Path, value: Any) -> None:
     """One JSON file, whole or not at all."""
     text = json.dumps(value, indent=1, sort_keys=True, ensure_ascii=False)
-    write_atomically(path, lambda temporary: _write_text(temporary, text + "\n"))
+    write_text(path, text + "\n")
 
 
-def _write_text(path: Path, text: str) -> None:
-    path.write_text(text, encoding="utf-8")
+def write_text(path: Path, text: str) -> None:
+    """One text file in UTF-8, whole or not at all."""
+    write_atomically(path, lambda temporary: temporary.write_text(text, encoding="utf-8"))
 
 
 def read_json(path: Path) -> Any:

@@ -1,6 +1,9 @@
 """Stand-ins for the worker functions, so that sweeps are tested in seconds: they write files of the right form.
 
-A training's seed chooses its fate: 13 diverges, 14 breaks on its first attempt, 15 is killed on its first.
+A training's seed chooses its fate: 13 diverges, 14 breaks on its first attempt, 15 is killed on its first; of 16
+and 18 rank 1 is killed on its first, where rank 0 of 18 notices; 17 logs a step and is killed, always. A search
+with 7 beams is killed on its first. As with torch, a process that has joined a
+group keeps it, and a group works only while all of its members live.
 """
 
 import json
@@ -27,6 +30,9 @@ JOBS = {
     "search": "sweep_jobs:search",
 }
 
+joined: list[str] = []
+"""Groups that this process was asked to join; it is in the first."""
+
 
 def _write(path: Path, value: Any) -> None:
     path.write_text(json.dumps(value))
@@ -46,6 +52,23 @@ def baselines(settings: Any, *, corpus: Path, tokenizer: Path, out: Path) -> Non
     _write(out / "baselines.json", [{"baseline": "random", "n_documents": 9, "n_queries": 3, "hit@10": 0.1}])
 
 
+def _join(out: Path, group: ProcessGroup, notices: bool) -> None:
+    """Returns when all ranks have come; an error where they do not belong to the same group."""
+    joined.append(group.address or "alone")
+    meeting = joined[-1].rpartition(":")[2]
+    (out / f"rank{group.rank}-{meeting}.new").write_text(joined[0])
+    (out / f"rank{group.rank}-{meeting}.new").rename(out / f"rank{group.rank}-{meeting}")
+    if group.rank:
+        return
+    marks = [out / f"rank{rank}-{meeting}" for rank in range(group.size)]
+    while not all(mark.exists() for mark in marks):  # as a collective would wait
+        time.sleep(0.01)
+        if notices and (out / "killed").exists() and (out / "killed").read_text() == group.address:
+            raise RuntimeError("connection closed by peer")
+    if len({mark.read_text() for mark in marks}) > 1:
+        raise RuntimeError("a stale process group")
+
+
 def train(
     settings: Any, *, tokenizer: Path, identifiers: Path, embeddings: Path | None = None, out: Path, **more: Any
 ) -> None:
@@ -59,14 +82,16 @@ def train(
         raise RuntimeError("broken once")
     if settings.seed == 15 and first:
         os.kill(os.getpid(), signal.SIGKILL)
-    meeting = (group.address or "alone").rpartition(":")[2]
-    (out / f"rank{group.rank}-{meeting}").touch()
+    if settings.seed in (16, 18) and group.rank == 1 and not (out / "killed").exists():
+        (out / "killed").write_text(str(group.address))
+        os.kill(os.getpid(), signal.SIGKILL)
+    _join(out, group, notices=settings.seed == 18)
     if group.rank:
         return
-    while not all((out / f"rank{rank}-{meeting}").exists() for rank in range(group.size)):  # as a collective would wait
-        time.sleep(0.01)
     line = {"step": 1, "steps": 1, "pairs": 2, "loss": 3.0, "learning_rate": 0.1, "gradient_norm": 1.0, "seconds": 0.1}
     (out / "curve.jsonl").write_text(json.dumps(line) + "\n")
+    if settings.seed == 17:
+        os.kill(os.getpid(), signal.SIGKILL)
     metrics = {"n_params": 10, "n_total": 20, "d_pairs": settings.pairs, "train_seconds": 0.1, "peak_memory_bytes": 5}
     _write(out / "metrics.json", metrics)
 
@@ -78,7 +103,11 @@ def score(settings: Any, *, corpus: Path, tokenizer: Path, identifiers: Path, tr
 
 
 def search(settings: Any, *, corpus: Path, tokenizer: Path, identifiers: Path, train: Path, out: Path) -> None:
+    if settings.budget.beams == 7 and not (out / "killed").exists():
+        (out / "killed").touch()
+        os.kill(os.getpid(), signal.SIGKILL)
     metrics = {"hit@10": 0.1 * settings.budget.beams, "beams": settings.budget.beams, "eval_seconds": 0.5}
+    metrics["max_new_tokens"] = settings.budget.max_new_tokens or 8
     _write(out / "metrics.json", metrics | {"n_queries": 2, "peak_memory_bytes": 7})
     pq.write_table(pa.table({"query": ["b", "a"], "rank": [1, None]}), out / "queries.parquet")
     (out / "run.trec").write_text("a Q0 d 1 1.0 x\n")

@@ -104,6 +104,17 @@ REFUSED = {
     "identifiers.3.length=6": "--set identifiers.3: there is no such entry; the list has 1",
     "name.first=x": "--set name.first: unknown key",
     "name=steps": "--set: name: 'steps' is taken",
+    "name=report": "--set: name: 'report' is taken",
+    "resources={workers: 2, workers_per_training: 4}": "resources.workers_per_training: 4 is more than resources",
+    "seeds=[4294967296]": "--set: seeds.0: should be less than or equal to 4294967295",
+    "training.epochs=9007199254740993": "--set: training.epochs: should be less than or equal to",
+    "seeds=" + "9" * 5000: "--set seeds:1: not valid YAML: cannot be read as int",
+    "tracking=0x" + "f" * 5000: "--set: tracking: must be a mapping of settings, not a number that long",
+    "training.epochs=!!int abc": "--set training.epochs:1: not valid YAML: cannot be read as int",
+    "name=!!timestamp 2020-99-99": "--set name:1: not valid YAML: cannot be read as timestamp",
+    "corpus.path=~nouser/x": "--set: corpus.path: cannot be looked up: ",
+    "corpus.path=" + "x" * 300: "--set: corpus.path: cannot be looked up: File name too long",
+    "corpus={source: hf, path: " + "x" * 300 + "}": "--set: corpus.path: cannot be looked up: File name too long",
     "name=../x": "--set: name: ",
     "corpus={path: corpus.jsonl}": "--set: corpus.source: is missing",
     "corpus={source: jsonl}": "--set: corpus.path: is missing",
@@ -150,6 +161,31 @@ def test_refuses_files_that_are_no_text(folder: Path) -> None:
     (folder / "grid.yaml").write_bytes(b"\xff\xfe\x00")
     with pytest.raises(BadInput, match="cannot be read"):
         _load(folder)
+
+
+def test_refuses_a_corpus_with_too_few_held_out_queries(folder: Path) -> None:
+    def check(dev: int, test: int, *overrides: str) -> None:
+        queries = {"train": 3, "dev": dev, "test": test}
+        plan.check_held_out(_load(folder, *overrides), {"queries": queries})
+
+    check(0, 2)
+    check(1, 1, "evaluation.split=dev")
+    with pytest.raises(BadInput, match=r"--set: evaluation\.split: the corpus has no held-out query in 'dev'"):
+        check(0, 9, "evaluation.split=dev")
+    with pytest.raises(BadInput, match=r"grid\.yaml: corpus\.test: only 1 query can be held out"):
+        check(0, 1)
+
+
+def test_refuses_a_corpus_that_cannot_be_read(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def denied(settings: object) -> str:
+        raise PermissionError(13, "Permission denied", "corpus.jsonl")
+
+    monkeypatch.setattr("workers.corpus.fingerprint", denied)
+    with pytest.raises(BadInput, match=r"^corpus\.path: cannot be read: Permission denied: corpus\.jsonl$") as caught:
+        expand(_load(folder).grid)
+    located = _load(folder).source.locate(caught.value)
+    assert str(located).startswith(f"{folder / 'grid.yaml'}: corpus.path: cannot be read")
+    assert str(_load(folder).source.locate(BadInput("x.jsonl:2: malformed"))) == "x.jsonl:2: malformed"
 
 
 def test_refuses_more_pairs_than_the_corpus_has(folder: Path) -> None:

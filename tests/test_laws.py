@@ -157,11 +157,22 @@ def test_published_joint_law_is_reached_and_called_under_determined():
 
 
 def test_published_codebook_series_is_at_chance():
-    points = data.points(data.T5_N, 588_800, data.T5_RIPOR, chance=data.PUBLISHED_CHANCE)
+    points = data.points(data.T5_N, 588_800, data.T5_RIPOR, chance=data.PUBLISHED_CHANCE, metric="cgl_published")
     assert at_chance(points)
     verdict = judge(fit(PowerLaw(axis="n"), points), points)
     assert verdict.word == "no law"
     assert "chance" in verdict.reason
+
+
+@pytest.mark.parametrize("factor", [0.9, 1.1])
+def test_published_form_is_not_judged_by_a_side_of_its_line(factor):
+    """Its line holds for one relevant identifier: neither side of it says whether something was learned."""
+    values = np.array(data.T5_RIPOR) * factor
+    published = data.points(data.T5_N, 588_800, values, chance=data.PUBLISHED_CHANCE, metric="cgl_published")
+    assert not at_chance(published)
+    assert "chance" not in judge(fit(PowerLaw(axis="n"), published), published).reason
+    sound = data.points(data.T5_N, 588_800, values, chance=data.PUBLISHED_CHANCE, metric="cgl")
+    assert at_chance(sound) == (factor > 1)
 
 
 def test_rising_loss_is_no_law():

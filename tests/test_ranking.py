@@ -75,10 +75,10 @@ def test_first_relevant_rank() -> None:
 def test_run_files_come_back(tmp_path: Path) -> None:
     run = {
         "q 1": [("with space", 2.5), ("a\tb\u2028c\x85\x1c", -1.0), ("100%", -2.0)],
-        "é": [(f"d{n}", 0.0) for n in range(12)],
+        "é": [(f"d{n}", -float(n)) for n in range(12)],
     }
     ranking.write_trec(tmp_path / "a.trec", run, "my run")
     assert ranking.read_trec(tmp_path / "a.trec") == run
     lines = (tmp_path / "a.trec").read_text().split("\n")
-    assert lines[0] == "q%201 Q0 with%20space 1 2.500000 my%20run"
+    assert lines[0] == "q%201 Q0 with%20space 1 2.5 my%20run"
     assert all(len(line.split()) == 6 for line in lines[:-1])

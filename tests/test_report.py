@@ -10,7 +10,7 @@ import pyarrow.parquet as pq
 import pytest
 
 import fit_laws
-from laws.points import fix, groups, select
+from laws import figures, report
 from laws.report import formula, number
 from laws.study import study
 from laws.tables import read_tables
@@ -93,6 +93,64 @@ def test_standard_output(reported, tmp_path, capsys):
     assert str(tmp_path / "out" / "report.html") in shown
 
 
+def test_tables_fit_the_terminal(reported, tmp_path, capsys, monkeypatch):
+    shown = {}
+    for width in (70, 200):
+        monkeypatch.setenv("COLUMNS", str(width))
+        assert fit_laws.main([str(reported), "--out", str(tmp_path), "--metric", "cgl"]) == 0
+        lines = capsys.readouterr().out.splitlines()
+        shown[width] = [line for line in lines if not line.startswith(("report ", "laws ", "figures "))]
+        assert max(map(len, shown[width])) <= width
+    assert not any("distinct points for" in line for line in shown[70])
+    assert any("distinct points for" in line for line in shown[200])
+
+
+def test_figures_of_earlier_reports_go(tmp_path):
+    data.write(tmp_path, data.rows(["t5"]))
+    folder = tmp_path / "report" / "figures"
+    assert fit_laws.main([str(tmp_path), "--metric", "cgl", "--metric", "hit@10"]) == 0
+    before = {path.name for path in folder.iterdir()}
+    (folder / "notes.txt").write_text("mine")
+    assert fit_laws.main([str(tmp_path), "--metric", "cgl"]) == 0
+    after = {path.name for path in folder.iterdir()}
+    assert after < before | {"notes.txt"}
+    assert "notes.txt" in after
+    page = (tmp_path / "report" / "report.html").read_text()
+    assert len(after) - 1 == 2 * page.count("<svg")
+    assert {path.name for path in folder.parent.iterdir()} == {"report.html", "laws.json", "figures"}
+
+
+def test_a_report_that_fails_leaves_the_old_one(tmp_path, capsys, monkeypatch):
+    def contents():
+        return {path: path.read_bytes() for path in (tmp_path / "report").rglob("*") if path.is_file()}
+
+    data.write(tmp_path, data.rows(["t5"]))
+    assert fit_laws.main([str(tmp_path), "--metric", "hit@10"]) == 0
+    before, save, count = contents(), figures.save, []
+
+    def failing(*arguments):
+        count.append(arguments)
+        if len(count) > 2:
+            raise OSError(28, "No space left on device", "figure.svg")
+        return save(*arguments)
+
+    monkeypatch.setattr(report.figures, "save", failing)
+    capsys.readouterr()
+    assert "No space left" in refused(capsys, str(tmp_path), "--metric", "cgl")
+    assert len(count) == 3
+    assert contents() == before
+
+
+def test_published_form_is_shown_with_its_caution(reported, tmp_path):
+    assert fit_laws.main([str(reported), "--out", str(tmp_path), "--metric", "cgl_published"]) == 0
+    page = (tmp_path / "report.html").read_text()
+    section = page[page.index("<h2>Laws: toy") : page.index('id="provenance"')]
+    assert "no evidence of learning" in section
+    assert "chance of one identifier" in section
+    own = (reported / "report" / "report.html").read_text()  # of cgl and hit@10
+    assert "no evidence of learning" not in own[: own.index('id="provenance"')]
+
+
 def test_published_points_through_the_door(tmp_path):
     base = data.failed("x", "") | {"status": "done", "error": None, "cgl_published_chance": data.PUBLISHED_CHANCE}
     base |= {"family": "llama", "beams": None, "model": "llama"}
@@ -139,50 +197,6 @@ def test_several_folders_and_grids_are_pooled_and_repeats_dropped(tmp_path):
     assert len(tables.baselines) == 3
     assert fit_laws.main([str(tmp_path / "a"), str(tmp_path / "b"), "--metric", "cgl"]) == 0
     assert (tmp_path / "a" / "report" / "report.html").is_file()
-
-
-def test_corpora_and_inits_are_not_mixed(tmp_path):
-    rows = data.rows(["t5"], widths=[1])
-    other = [row | {"corpus_hash": "ffff", "train_key": "f" + row["train_key"]} for row in rows]
-    third = [row | {"init": "random", "train_key": "r" + row["train_key"]} for row in rows]
-    found = groups(read_tables([data.write(tmp_path, rows + other + third)]).trials)
-    assert len(found) == 3
-    assert all(len(trials) == 16 for trials in found.values())
-
-
-def test_points_leave_out_what_cannot_be_fitted(tmp_path):
-    rows = data.rows(["t5"], widths=[1, 4])
-    rows[0] |= {"cgl": math.nan}
-    rows[1] |= {"cgl": None}
-    rows[2] |= {"n_params": 0}
-    rows[3] |= {"n_params": 0}
-    rows[4] |= {"cgl": math.inf}
-    trials = next(iter(groups(read_tables([data.write(tmp_path, rows)]).trials).values()))
-    selection = select(trials, "cgl")
-    assert len(selection.points) == 16 - 2  # a training counts once, and its other budget still has its CGL
-    assert any("3 of 32 trials have no finite cgl" in note for note in selection.notes)
-    assert any("2 trials left out" in note for note in selection.notes)
-    errors = select(trials, "hit@10").points
-    assert errors.y.min() > 0
-    assert (errors.lo <= errors.y).all()
-    assert (errors.y <= errors.hi).all()
-
-
-def test_other_numbers_of_negatives_are_left_out(tmp_path):
-    rows = data.rows(["t5"], widths=[1])
-    rows[0] |= {"cgl_chance": math.log(65)}
-    trials = next(iter(groups(read_tables([data.write(tmp_path, rows)]).trials).values()))
-    selection = select(trials, "cgl")
-    assert len(selection.points) == 15
-    assert any("another number of negatives" in note for note in selection.notes)
-
-
-def test_slices_hold_the_largest_of_the_fullest(tmp_path):
-    rows = data.rows(["t5"])
-    trials = next(iter(groups(read_tables([data.write(tmp_path, rows)]).trials).values()))
-    points, held = fix(select(trials, "hit@10").points, ("n",))
-    assert held == {"d": 108_000, "beams": 64}
-    assert len(points) == 4
 
 
 # ---------------------------------------------------------------- bad input
@@ -239,7 +253,8 @@ def test_columns_of_an_older_table_may_be_missing(tmp_path):
     table = pa.Table.from_pylist(data.rows(["t5"]), schema=TRIALS)
     part = tmp_path / "synthetic" / "trials" / "part.parquet"
     part.parent.mkdir(parents=True)
-    pq.write_table(table.drop_columns(["nll", "init", "cgl_chance", "versions"]), part)
+    newer = ["recipe", "split", "negatives", "batch"]
+    pq.write_table(table.drop_columns(["nll", "init", "cgl_chance", "versions", *newer]), part)
     assert fit_laws.main([str(tmp_path), "--metric", "cgl"]) == 0
 
 
@@ -265,16 +280,21 @@ def test_one_value_on_each_axis(tmp_path, capsys):
     assert "only one value of N (7k)" in " ".join(capsys.readouterr().out.split())
 
 
-def test_constant_metric_is_no_law(tmp_path):
+def test_constant_metric_is_no_law(tmp_path, capsys):
     data.write(tmp_path, [row | {"hit@10": 0.0, "hit@10_lo": 0.0, "hit@10_hi": 0.0} for row in data.rows(["t5"])])
-    assert fit_laws.main([str(tmp_path), "--metric", "hit@10"]) == 0
+    assert fit_laws.main([str(tmp_path), "--metric", "hit@10"]) == 1
+    error = capsys.readouterr().err
+    assert error.count("\n") == 1
+    assert "no law can be given: the verdict is `no law` on each of the 5 curves" in error
     laws = json.loads((tmp_path / "report" / "laws.json").read_text())["laws"]
     assert {law["verdict"] for law in laws} == {"no law"}
 
 
 def test_perfect_metric_is_no_law(tmp_path):
     data.write(tmp_path, [row | {"hit@10": 1.0, "hit@10_lo": 1.0, "hit@10_hi": 1.0} for row in data.rows(["t5"])])
-    assert fit_laws.main([str(tmp_path), "--metric", "hit@10"]) == 0
+    assert fit_laws.main([str(tmp_path), "--metric", "hit@10"]) == 1
+    # one verdict that is better is enough
+    assert fit_laws.main([str(tmp_path), "--metric", "hit@10", "--metric", "cgl"]) == 0
 
 
 def test_unwritable_output(tmp_path, capsys):

@@ -6,7 +6,7 @@ import pytest
 
 from orchestrator.estimates import costs, ranks
 from orchestrator.grid import load
-from orchestrator.steps import Graph, expand, identifiers_label
+from orchestrator.steps import Graph, expand, identifiers_label, recipe_of
 from workers.settings import CodebookIdentifiers, NgramIdentifiers
 
 GRID = """
@@ -99,7 +99,9 @@ def test_the_same_grid_has_the_same_keys_wherever_its_corpus_lies(folder: Path) 
         ("resources.workers=7", []),
         ("tracking.project=other", []),
         ("name=other", []),
-        ("evaluation.depth=50", ["baselines"] + ["search"] * 26),
+        ("evaluation.depth=200", ["search"] * 26),
+        ("evaluation.batch=8", ["search"] * 26),
+        ("corpus.name=other", []),
         ("evaluation.negatives=8", ["score"] * 14),
         ("inference.0.beams=[1, 4, 9]", ["search"] * 12),
         ("data.pairs=[10, 20, 40]", ["score"] * 6 + ["search"] * 12 + ["train"] * 6),
@@ -116,6 +118,40 @@ def test_a_training_is_known_by_its_resolved_learning_rate(folder: Path) -> None
     other = _graph(folder, "models={family: t5, size: 7k}", "identifiers={kind: ngram}", "training.learning_rate=1e-3")
     assert spelled.steps.keys() == ladder.steps.keys()
     assert not {t.train for t in other.trials} & {t.train for t in ladder.trials}
+
+
+def test_a_folder_of_a_model_counts_by_its_content(folder: Path) -> None:
+    for name in ("one", "moved"):
+        (folder / name / "base").mkdir(parents=True)
+        (folder / name / "base" / "model.safetensors").write_text("weights")
+    (folder / "encoder").mkdir()
+    (folder / "encoder" / "model.safetensors").write_text("weights")
+
+    def graph(path: str) -> Graph:
+        model = f"models={{family: t5, pretrained: {folder / path / 'base'}, learning_rate: 1e-3}}"
+        codes = f"identifiers={{kind: codebook, embedding: {folder / 'encoder'}}}"
+        return _graph(folder, model, codes)
+
+    before = graph("one")
+    assert before.steps.keys() == graph("moved").steps.keys()
+    (folder / "moved" / "base" / "model.safetensors").write_text("other weights")
+    assert {"tokenizer", "identifiers", "train", "score", "search"} <= set(_new(before, graph("moved")))
+    (folder / "encoder" / "model.safetensors").write_text("other weights")
+    assert {"identifiers", "train"} <= set(_new(before, graph("one")))
+    assert "tokenizer" not in _new(before, graph("one"))
+
+
+def test_the_recipe_is_what_two_points_of_a_law_must_share(folder: Path) -> None:
+    def recipes(*overrides: str) -> set[str]:
+        graph = _graph(folder, *overrides)
+        return {recipe_of(graph, trial) for trial in graph.trials}
+
+    plain = recipes()
+    assert len(plain) == 1
+    assert len(next(iter(plain))) == 12
+    assert recipes("training.learning_rate=1e-4", "training.log_every=3", "training.checkpoint_every=9") == plain
+    for override in ("training.epochs=9", "tokenizer.vocabulary=500", "resources.workers_per_training=2"):
+        assert recipes(override) != plain
 
 
 def test_workers_together_are_part_of_a_training(folder: Path) -> None:

@@ -9,8 +9,11 @@ import pytest
 import sweep_jobs
 from ray.cluster_utils import Cluster
 
+from orchestrator import cluster
+from orchestrator.steps import Step
 from orchestrator.sweep import Request, carry_out
 from results import schema, store
+from workers.errors import BadInput
 
 GRID = """
 name: tiny
@@ -117,6 +120,64 @@ def test_failures_become_rows_and_the_sweep_goes_on(grid: Path, capsys: pytest.C
     assert any("loss is nan" in one["note"] for one in said["steps"])
 
 
+def test_a_training_that_is_killed_for_good_has_failed_and_keeps_its_curve(
+    grid: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    overrides = ("seeds=17", "data.pairs=10", "inference.0.beams=1", "resources.max_attempts=1")
+    assert _run(grid, *overrides) == 1
+    capsys.readouterr()
+    row = _rows(grid)[0]
+    assert row["status"] == "failed"
+    assert (row["split"], row["negatives"], row["batch"], len(row["recipe"])) == ("test", 256, 32, 12)
+    curve = store.read_rows(grid.parent / "results" / "tiny" / "curves", schema.CURVES).to_pylist()
+    assert [(one["train_key"], one["step"]) for one in curve] == [(row["train_key"], 1)]
+    assert _run(grid, *overrides, mode="status") == 0
+    said = json.loads(capsys.readouterr().out)
+    states = {one["kind"]: one["state"] for one in said["steps"]}
+    assert states["train"] == "failed"
+
+
+def test_refused_for_its_resources_a_sweep_touches_nothing(grid: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert _run(grid, "data.pairs=10") == 0
+    results = grid.parent / "results" / "tiny"
+    before = {path: path.read_bytes() for path in results.rglob("*") if path.is_file()}
+    with pytest.raises(BadInput, match=r"^--set: resources\.workers: 99 need more than there is: 4 can run at once$"):
+        _run(grid, "data.pairs=10", "resources.workers=99", "training.epochs=3")
+    assert {path: path.read_bytes() for path in results.rglob("*") if path.is_file()} == before
+
+
+def test_a_row_goes_only_when_its_successor_stands(grid: Path) -> None:
+    assert _run(grid, "data.pairs=10", "seeds=[0, 1]", "inference=[{beams: 4}, {beams: 4, max_new_tokens: 3}]") == 0
+    old = _rows(grid)
+    assert len(old) == 4
+    assert _run(grid, "data.pairs=10", "seeds=[0, 1]", "inference=[{beams: 4}]") == 0
+    assert _rows(grid) == old
+    assert _run(grid, "data.pairs=10", "seeds=[0, 1]", "inference=[{beams: 4, max_new_tokens: 3}]") == 0
+    assert _rows(grid) == old
+    assert _run(grid, "data.pairs=10", "seeds=[0, 1]", "inference=[{beams: 4}]", "training.epochs=3") == 0
+    assert sorted((row["seed"], row["max_new_tokens"], row["recipe"] == old[0]["recipe"]) for row in _rows(grid)) == [
+        (0, 3, True),
+        (0, 8, False),
+        (1, 3, True),
+        (1, 8, False),
+    ]
+
+
+def test_files_cut_short_by_a_power_loss_are_written_again(grid: Path) -> None:
+    assert _run(grid, "data.pairs=10", "seeds=[0, 13]") == 1
+    rows = _rows(grid)
+    results = grid.parent / "results"
+    torn = [*(results / "tiny").rglob("*.parquet"), *(results / "steps" / "train").glob("*.partial/attempts.json")]
+    for path in torn:
+        path.write_bytes(b"")
+    (results / "tiny" / "trials" / (rows[0]["trial"][:-8] + "00000000.parquet")).write_bytes(b"")
+    assert _run(grid, "data.pairs=10", "seeds=[0, 13]") == 1
+    done = [row for row in rows if row["status"] == "done"]
+    assert [row for row in _rows(grid) if row["status"] == "done"] == done
+    assert len(_rows(grid)) == len(rows) == 4
+    assert len(store.read_rows(results / "tiny" / "curves", schema.CURVES)) == 1
+
+
 def test_workers_train_together(grid: Path) -> None:
     assert _run(grid, "resources.workers_per_training=2", "data.pairs=10", "seeds=[0, 14]") == 0
     trained = [path for path in (grid.parent / "results" / "steps" / "train").iterdir() if path.is_dir()]
@@ -126,3 +187,44 @@ def test_workers_train_together(grid: Path) -> None:
         assert last.with_name(last.name.replace("rank0", "rank1")).exists()
         assert int(last.name.partition("-")[2]) > 0
         assert not (folder / "gang.json").exists()
+
+
+def test_a_gang_that_lost_a_member_starts_afresh(grid: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    submit, twice = cluster.RayPool.submit, []
+
+    def watched(pool: cluster.RayPool, workers: tuple[int, ...], step: Step) -> None:
+        twice.extend(pool._busy.intersection(workers))
+        submit(pool, workers, step)
+
+    monkeypatch.setattr(cluster.RayPool, "submit", watched)
+    monkeypatch.setattr(cluster, "GRACE_SECONDS", 1.0)
+    overrides = ("data.pairs=10", "seeds=[0, 16, 1, 18, 2]", "inference.0.beams=[1, 7]")
+    assert _run(grid, "resources.workers_per_training=2", *overrides) == 0
+    assert not twice
+    assert {row["attempts"] for row in _rows(grid) if row["beams"] == 7} == {2}
+    attempts = {row["seed"]: row["attempts"] for row in _rows(grid) if row["beams"] == 1}
+    assert attempts == {0: 1, 16: 2, 1: 1, 18: 2, 2: 1}
+    log = (grid.parent / "results" / "steps" / "train").glob("*/killed")
+    assert len(list(log)) == 2
+
+
+def test_nobody_at_the_address_is_told_at_once(grid: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for address, said in (("127.0.0.1:9", "no Ray answers there"), ("nonsense", "Invalid address"), ("::", "")):
+        monkeypatch.setenv("RAY_ADDRESS", address)
+        with pytest.raises(BadInput, match=f"^RAY_ADDRESS={address}: .*{said}") as caught:
+            _run(grid)
+        assert "\n" not in str(caught.value)
+    assert not (grid.parent / "results" / "tiny").exists()
+
+
+def test_workers_that_do_not_start_are_one_line(
+    grid: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def broken(worker: object, *arguments: object) -> None:
+        raise OSError("no room")
+
+    monkeypatch.setattr(cluster._Worker, "__init__", broken)
+    assert _run(grid) == 1
+    said = capsys.readouterr().err
+    assert said.startswith("workers do not start: ")
+    assert said.count("\n") == 1

@@ -2,7 +2,9 @@
 
 import threading
 import time
+from dataclasses import replace
 from pathlib import Path
+from unittest.mock import MagicMock
 
 import pytest
 import wandb
@@ -30,6 +32,30 @@ def test_writes_one_offline_run_a_training_and_not_again(tmp_path: Path, capfd: 
     assert again.wants("k1", ["k1-b4", "k1-b9"])
     said = capfd.readouterr()
     assert said.out == said.err == ""
+
+
+def test_a_training_that_recovers_is_written_again_with_its_curve(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    runs: list[MagicMock] = []
+
+    def start(**settings: object) -> MagicMock:
+        runs.append(MagicMock())
+        return runs[-1]
+
+    monkeypatch.setattr(wandb, "init", start)
+    monkeypatch.setattr(wandb, "Table", MagicMock())
+    done = _training()
+    failed = replace(done, rows=[done.rows[0] | {"status": "failed"}])
+    for training in (failed, done, replace(done, rows=[*done.rows, done.rows[0] | {"trial": "k1-b9", "beams": 9}])):
+        with Tracker(Tracking(wandb="offline"), tmp_path, "tiny") as tracker:
+            assert tracker.wants("k1", [row["trial"] for row in training.rows])
+            tracker.put(training)
+        assert tracker.report() == ""
+    curves = [sum("loss" in call.args[0] for call in run.log.call_args_list) for run in runs]
+    assert curves == [2, 2, 0]
+    next((tmp_path / "wandb" / "tracked").iterdir()).write_text("")
+    assert Tracker(Tracking(wandb="offline"), tmp_path, "tiny").wants("k1", ["k1-b4"])
 
 
 def test_a_broken_service_is_reported_not_raised(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -61,6 +87,12 @@ def test_a_service_that_hangs_holds_nothing_up(tmp_path: Path, monkeypatch: pyte
 def test_off_and_modes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     assert not Tracker(Tracking(wandb="off"), tmp_path, "tiny").wants("k1", ["k1-b4"])
     monkeypatch.delenv("WANDB_API_KEY", raising=False)
+    monkeypatch.delenv("WANDB_MODE", raising=False)
     assert tracking.mode_of(Tracking()) == "offline"
     monkeypatch.setenv("WANDB_API_KEY", "x")
     assert tracking.mode_of(Tracking()) == "online"
+    monkeypatch.setenv("WANDB_MODE", "offline")
+    assert tracking.mode_of(Tracking()) == "offline"
+    monkeypatch.setenv("WANDB_MODE", "disabled")
+    assert tracking.mode_of(Tracking()) == "off"
+    assert tracking.mode_of(Tracking(wandb="online")) == "online"

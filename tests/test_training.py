@@ -9,6 +9,7 @@ import torch
 from conftest import Steps
 from safetensors.torch import load_file
 
+from results.store import write_json
 from workers import engine, training
 from workers.errors import BadInput, Diverged
 from workers.settings import ModelSettings, TrainingSettings, TrainJob
@@ -59,7 +60,7 @@ def test_loss_falls_and_metrics_are_complete(finished_steps: Steps, tmp_path: Pa
     assert not list((tmp_path / "out").glob("step-*")), "the optimizer's state is gone"
 
 
-@pytest.mark.parametrize(("family", "stage"), [("t5", 0), ("llama", 1)])
+@pytest.mark.parametrize(("family", "stage"), [("t5", 0), ("llama", 1), ("t5", 2), ("llama", 3)])
 def test_interrupted_equals_uninterrupted(finished_steps, tmp_path, monkeypatch, family, stage) -> None:
     whole = tmp_path / "whole"
     run(finished_steps, whole, job(family, zero_stage=stage))
@@ -108,8 +109,49 @@ def test_accumulation_equals_one_batch(finished_steps: Steps, tmp_path: Path) ->
 
 
 def test_divergence_stops_with_its_reason(finished_steps: Steps, tmp_path: Path) -> None:
-    with pytest.raises(Diverged, match="the loss is nan at step"):
+    with pytest.raises(Diverged, match=r"the (loss|gradient's norm) is (nan|inf) at step"):
         run(finished_steps, tmp_path / "out", job(learning_rate=1e30, clip=1e30, warmup=0.0))
+
+
+@pytest.mark.parametrize("stage", [0, 1])
+@pytest.mark.parametrize("precision", ["fp32", "bf16"])
+def test_a_gradient_that_is_not_finite_is_seen(finished_steps, tmp_path, monkeypatch, stage, precision) -> None:
+    original = training.PairLoss.forward
+    calls = []
+
+    def explodes(self, *inputs):
+        calls.append(1)
+        loss = original(self, *inputs)
+        return loss if len(calls) < 4 else loss + 1e30 * (loss - loss.detach()) * 1e30
+
+    monkeypatch.setattr(training.PairLoss, "forward", explodes)
+    with pytest.raises(Diverged, match=r"the gradient's norm is (nan|inf) at step 4"):
+        run(finished_steps, tmp_path / "out", job(zero_stage=stage, precision=precision))
+
+
+def test_the_last_update_is_checked_too(finished_steps: Steps, tmp_path: Path, monkeypatch) -> None:
+    original = training._optimizer_step
+
+    def breaks_a_weight(engine_, *arguments):
+        found = original(engine_, *arguments)
+        with torch.no_grad():
+            next(engine_.module.parameters()).view(-1)[0] = torch.nan
+        return found
+
+    monkeypatch.setattr(training, "_optimizer_step", breaks_a_weight)
+    with pytest.raises(Diverged, match="a weight is not finite"):
+        run(finished_steps, tmp_path / "out", job(pairs=16, epochs=1))
+
+
+def test_the_curve_has_the_gradients_norm(finished_steps: Steps, tmp_path: Path) -> None:
+    for stage in (0, 2):
+        run(finished_steps, tmp_path / str(stage), job("llama", zero_stage=stage))
+    curves = [
+        [json.loads(line)["gradient_norm"] for line in (tmp_path / stage / "curve.jsonl").read_text().splitlines()]
+        for stage in ("0", "2")
+    ]
+    np.testing.assert_allclose(curves[0], curves[1], rtol=1e-3)
+    assert max(curves[0]) < 100, "no token starts at zero"
 
 
 def test_what_cannot_be_trained(finished_steps: Steps, tmp_path: Path) -> None:
@@ -131,6 +173,9 @@ def test_an_epoch_has_every_pair_and_little_padding() -> None:
     assert training.epoch_batches(lengths[:3], 32, 0, 0).shape == (1, 32)
 
 
-def test_a_checkpoint_counts_only_with_its_marker(tmp_path: Path) -> None:
+def test_a_checkpoint_counts_only_whole(tmp_path: Path) -> None:
     (tmp_path / "step-40").mkdir()
-    assert engine.load_checkpoint(None, tmp_path) is None
+    (tmp_path / "step-40" / "states.pt").write_bytes(b"1234")
+    assert engine.load_checkpoint(None, tmp_path) is None, "no marker names it"
+    write_json(tmp_path / engine.MARKER, {"tag": "step-40", "step": 40, "sizes": {"states.pt": 9}})
+    assert engine.load_checkpoint(None, tmp_path) is None, "a file of it is torn"

@@ -1,12 +1,13 @@
 """Contrastive generation loss: how much likelier the right identifier is than those of other documents.
 
-Sound form: -log( e^-l+ / (e^-l+ + sum e^-l-) ). One right identifier, `negatives` identifiers of other held-out
-documents drawn by the same procedure, so that a model that ignores the query is expected at the chance line
-ln(1 + negatives) or above it. The same seeded negatives for every model.
+Sound form: -log( e^-l+ / (e^-l+ + sum e^-l-) ). One of the right identifiers, and `negatives` identifiers of other
+held-out documents, all drawn alike, so that a model that ignores the query is expected at the chance line
+ln(1 + negatives) or above it. The same seeded draws for every model.
 
 Published form (Cai et al., SIGIR 2025): l+ the smallest mean NLL of a relevant identifier, S- the sum of the
-negatives' mean NLLs, -ln( S- / (S- + l+) ). It compares NLLs and not probabilities; its chance line is
-ln(1 + 1 / negatives).
+negatives' mean NLLs, -ln( S- / (S- + l+) ). It compares NLLs and not probabilities. Its chance line,
+ln(1 + 1 / negatives), holds for one relevant identifier: with several (n-grams), the smallest of them lies below it
+even for a model that ignores the query, so a value below that line is no sign of learning.
 """
 
 from dataclasses import dataclass
@@ -16,7 +17,7 @@ import torch
 from scipy.special import logsumexp
 from transformers import PreTrainedModel
 
-from workers.errors import BadInput
+from workers.errors import BadInput, Diverged
 from workers.identifiers.sets import IdentifierSet, Pairs
 from workers.models.sessions import open_session
 
@@ -30,6 +31,7 @@ class Contest:
 
     query: int
     right: np.ndarray
+    """All relevant ones in a seeded random order; the sound form takes the first."""
     negatives: np.ndarray
 
 
@@ -61,23 +63,30 @@ def draw_contests(held_out: Pairs, queries: np.ndarray, negatives: int, seed: in
             continue  # the relevant document has no text that could be written
         if not len(others):
             raise BadInput("corpus: CGL needs held-out queries of at least two documents")
-        drawn = np.random.default_rng([seed, int(query)]).choice(others, size=negatives)
-        contests.append(Contest(query=int(query), right=right, negatives=drawn))
+        rng = np.random.default_rng([seed, int(query)])
+        drawn = rng.choice(others, size=negatives)
+        contests.append(Contest(query=int(query), right=rng.permutation(right), negatives=drawn))
     return contests
 
 
 def contest_losses(
     model: PreTrainedModel, ids: IdentifierSet, contests: list[Contest], end: int, longest: int
 ) -> Losses:
-    """Score every contest. `end` and `longest` are how a query is ended and cut."""
-    columns = [contest_nll(model, ids.held_out, contest, end, longest) for contest in contests]
-    parts = [_losses(nll, ids.held_out.target.lengths, contest, ids.mean_nll) for contest, nll in columns]
+    """Score every contest. `end` and `longest` are how a query is ended and cut.
+
+    Raises Diverged where the model gives no finite likelihood.
+    """
+    lengths = ids.held_out.target.lengths
+    parts = [
+        _losses(contest_nll(model, ids.held_out, contest, end, longest), lengths, contest, ids.mean_nll)
+        for contest in contests
+    ]
+    if not all(np.isfinite(value) for part in parts for value in part.values()):
+        raise Diverged("the model gives identifiers no finite likelihood")
     return Losses(**{name: np.array([part[name] for part in parts]) for name in Losses.__annotations__})
 
 
-def contest_nll(
-    model: PreTrainedModel, held_out: Pairs, contest: Contest, end: int, longest: int
-) -> tuple[Contest, dict[int, float]]:
+def contest_nll(model: PreTrainedModel, held_out: Pairs, contest: Contest, end: int, longest: int) -> dict[int, float]:
     """Summed NLL of each distinct identifier row of a contest."""
     rows = np.unique(np.concatenate([contest.right, contest.negatives]))
     sums = []
@@ -88,7 +97,7 @@ def contest_nll(
         log_probs = session.score(torch.zeros(len(chunk), dtype=torch.long, device=model.device), targets)
         inside = np.arange(targets.shape[1]) < held_out.target.lengths[chunk][:, None]
         sums.append(-(log_probs.double().cpu().numpy() * inside).sum(axis=1))
-    return contest, dict(zip(rows.tolist(), np.concatenate(sums).tolist(), strict=True))
+    return dict(zip(rows.tolist(), np.concatenate(sums).tolist(), strict=True))
 
 
 def _losses(nll: dict[int, float], lengths: np.ndarray, contest: Contest, by_mean: bool) -> dict[str, float]:

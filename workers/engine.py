@@ -14,10 +14,12 @@ from typing import Any
 import torch
 from torch import nn
 
-from results.store import read_json, write_json
+from results.store import read_json, sync, write_json
+from workers.device import on_gpu
+from workers.errors import Diverged
 from workers.settings import ProcessGroup, TrainingSettings
 
-_ON_GPU = torch.cuda.is_available()
+_ON_GPU = on_gpu()
 if not _ON_GPU:
     os.environ.setdefault("DS_ACCELERATOR", "cpu")  # read when DeepSpeed is imported
 
@@ -93,8 +95,14 @@ def make_engine(
 def uses_bf16(settings: TrainingSettings) -> bool:
     """bf16 where it is asked for, or where `auto` finds a GPU that has it."""
     if settings.precision == "auto":
-        return _ON_GPU and torch.cuda.is_bf16_supported()
+        return _ON_GPU and torch.cuda.is_bf16_supported(including_emulation=False)
     return settings.precision == "bf16"
+
+
+def gradient_norm(engine: deepspeed.DeepSpeedEngine) -> float:
+    """Norm of the whole gradient, before clipping, between the last `backward` and the `step` of a ZeRO-0 engine."""
+    gradients = [parameter.grad for parameter in engine.module.parameters() if parameter.grad is not None]
+    return float(torch.nn.utils.get_total_norm(gradients))
 
 
 def save_checkpoint(
@@ -105,7 +113,8 @@ def save_checkpoint(
     engine.save_checkpoint(str(folder), tag=tag, client_state=state, save_latest=False)
     wait_for_all()
     if group.rank == 0:
-        write_json(folder / MARKER, {"tag": tag, **state})
+        sync(folder / tag)
+        write_json(folder / MARKER, {"tag": tag, "sizes": _sizes(folder / tag), **state})
         for old in folder.glob("step-*"):
             if old.name != tag:
                 shutil.rmtree(old)
@@ -113,21 +122,35 @@ def save_checkpoint(
 
 
 def load_checkpoint(engine: deepspeed.DeepSpeedEngine, folder: Path) -> dict[str, Any] | None:
-    """Restore the newest whole checkpoint and return its state; None where there is none."""
+    """Restore the newest whole checkpoint and return its state; None where there is none or a file of it is torn."""
     if not (folder / MARKER).exists():
         return None
-    state = read_json(folder / MARKER)
-    engine.load_checkpoint(str(folder), tag=state["tag"])
+    state: dict[str, Any] = read_json(folder / MARKER)
+    if _sizes(folder / state["tag"]) != state["sizes"]:
+        return None
+    path, _ = engine.load_checkpoint(str(folder), tag=state["tag"])
+    if path is None:
+        raise RuntimeError(f"the checkpoint {state['tag']} is whole, but DeepSpeed does not load it")
     return state
 
 
+def _sizes(folder: Path) -> dict[str, int]:
+    """Bytes of each file below a folder; empty where it is gone."""
+    return {str(path.relative_to(folder)): path.stat().st_size for path in folder.rglob("*") if path.is_file()}
+
+
 def save_weights(engine: deepspeed.DeepSpeedEngine, model: Any, folder: Path, group: ProcessGroup) -> None:
-    """Weights in the Hugging Face format, gathered from all ranks where ZeRO stage 3 has spread them."""
-    state = None
+    """Weights in the Hugging Face format, gathered from all ranks where ZeRO stage 3 has spread them.
+
+    Raises Diverged where the last update has left one that is not finite.
+    """
+    gathered: dict[str, Any] = {}
     if engine.zero_optimization_stage() == 3:
-        gathered = engine._zero3_consolidated_16bit_state_dict()
-        state = {name.removeprefix("model."): value for name, value in gathered.items()} if gathered else None
+        gathered = engine._zero3_consolidated_16bit_state_dict() or {}
     if group.rank == 0:
+        state = {name.removeprefix("model."): value for name, value in gathered.items()} or model.state_dict()
+        if not all(bool(value.isfinite().all()) for value in state.values()):
+            raise Diverged("a weight is not finite after the last update")
         model.save_pretrained(folder, state_dict=state)
 
 

@@ -6,4 +6,4 @@ class BadInput(ValueError):
 
 
 class Diverged(RuntimeError):
-    """A loss or a gradient stopped being finite. Never retried: the same seed would do it again."""
+    """A loss, a gradient or a weight stopped being finite. Never retried: the same seed would do it again."""

@@ -5,7 +5,6 @@ Steps of one training run back to back in one worker, which keeps the model and 
 
 import time
 from dataclasses import dataclass
-from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +13,6 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from transformers import PreTrainedModel
 
-from results.schema import METRICS
 from results.store import read_json, write_json
 from workers import ranking
 from workers.cgl import contest_losses, draw_contests
@@ -28,6 +26,7 @@ from workers.models import build
 from workers.models.sessions import open_session
 from workers.settings import Budget, EvaluationSettings, ScoreJob, SearchJob
 from workers.tokenized import TokenizedCorpus
+from workers.warm import keep
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -76,8 +75,8 @@ def score(job: ScoreJob, *, corpus: Path, tokenizer: Path, identifiers: Path, tr
         "cgl_published_chance": float(np.log1p(1 / settings.negatives)),
         "n_queries": len(contests),
     }
-    for name, values in (("cgl", losses.cgl), ("cgl_published", losses.published), ("nll", losses.nll)):
-        metrics |= with_interval(name, values, settings)
+    values = {"cgl": losses.cgl, "cgl_published": losses.published, "nll": losses.nll}
+    metrics |= ranking.summarise(values, settings.bootstrap, settings.seed)
     columns = {
         "query": [loaded.corpus.queries[contest.query].qid for contest in contests],
         "cgl": losses.cgl,
@@ -109,9 +108,7 @@ def search(job: SearchJob, *, corpus: Path, tokenizer: Path, identifiers: Path, 
         "eval_seconds": seconds,
         "peak_memory_bytes": peak_bytes(),
     }
-    values = ranking.measure(qrels, answers.run)
-    for name in METRICS:
-        metrics |= with_interval(name, values[name], settings)
+    metrics |= ranking.summarise(ranking.measure(qrels, answers.run), settings.bootstrap, settings.seed)
     ranks = [ranking.first_relevant_rank(query.docids, answers.run[query.qid]) for query in queries]
     columns = {
         "query": [query.qid for query in queries],
@@ -152,15 +149,12 @@ def new_tokens(budget: Budget, ids: IdentifierSet) -> int:
     return budget.max_new_tokens
 
 
-def with_interval(name: str, values: np.ndarray, settings: EvaluationSettings) -> dict[str, float]:
-    """The mean over queries and its bootstrap interval, under the names of the results table."""
-    lo, hi = ranking.bootstrap_interval(values, settings.bootstrap, settings.seed)
-    return {name: float(np.mean(values)), f"{name}_lo": lo, f"{name}_hi": hi}
-
-
-@lru_cache(maxsize=1)
 def load_trained(corpus: Path, tokenizer: Path, identifiers: Path, train: Path) -> Loaded:
-    """Load once for all the budgets of a training: only the newest one is kept."""
+    """Load once for all the budgets of a training: the worker keeps it until another is asked for or trained."""
+    return keep((corpus, tokenizer, identifiers, train), lambda: _load(corpus, tokenizer, identifiers, train))
+
+
+def _load(corpus: Path, tokenizer: Path, identifiers: Path, train: Path) -> Loaded:
     ids = IdentifierSet.load(identifiers)
     return Loaded(
         model=build.load(train / "weights"),

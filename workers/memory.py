@@ -5,13 +5,15 @@ from pathlib import Path
 
 import torch
 
+from workers.device import on_gpu
+
 _CLEAR = Path("/proc/self/clear_refs")
 _STATUS = Path("/proc/self/status")
 
 
 def start_peak() -> None:
     """Forget earlier peaks, so that a warm worker does not report those of the step before."""
-    if torch.cuda.is_available():
+    if on_gpu():
         torch.cuda.reset_peak_memory_stats()
     elif _CLEAR.exists():
         _CLEAR.write_text("5")  # Linux: reset the high-water mark of the resident set
@@ -19,7 +21,7 @@ def start_peak() -> None:
 
 def peak_bytes() -> int:
     """Bytes at the peak since `start_peak`; since the process began where the system cannot forget."""
-    if torch.cuda.is_available():
+    if on_gpu():
         return torch.cuda.max_memory_allocated()
     if _STATUS.exists():
         for line in _STATUS.read_text().splitlines():

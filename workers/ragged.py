@@ -32,9 +32,9 @@ class Ragged:
         positions, _ = concatenated_ranges(self.offsets[rows], lengths)
         return Ragged(values=np.asarray(self.values)[positions], offsets=np.concatenate([[0], np.cumsum(lengths)]))
 
-    def padded(self, rows: np.ndarray, fill: int, longest: int | None = None, left: bool = False) -> np.ndarray:
-        """int64 (len(rows), width) with `fill` behind (or before, if `left`) each row, cut to `longest`."""
-        picked = [self[row][:longest] for row in rows]
+    def padded(self, rows: np.ndarray, fill: int, left: bool = False) -> np.ndarray:
+        """int64 (len(rows), width) with `fill` behind (or before, if `left`) each row."""
+        picked = [self[row] for row in rows]
         width = max((len(row) for row in picked), default=0)
         out = np.full((len(picked), width), fill, dtype=np.int64)
         for target, row in zip(out, picked, strict=True):

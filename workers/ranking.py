@@ -74,12 +74,16 @@ def first_relevant_rank(relevant: Collection[str], ranking: Sequence[tuple[str, 
 def write_trec(path: Path, run: Run, tag: str) -> None:
     """A TREC run file: `query Q0 document rank score tag`, in the run's order.
 
+    Scores fall strictly, by the least step of a 32-bit float where two were equal: trec_eval holds them so, sorts by
+    them and breaks ties its own way, and the file must give the metrics that stand in the tables.
     The format parts fields by whitespace, so whitespace and `%` in an id are percent-encoded.
     """
     with path.open("w", encoding="utf-8") as file:
         for qid, ranking in run.items():
+            last = np.float32(np.inf)
             for rank, (docid, score) in enumerate(ranking, start=1):
-                file.write(f"{_escape(qid)} Q0 {_escape(docid)} {rank} {score:.6f} {_escape(tag)}\n")
+                last = min(np.float32(score), np.nextafter(last, np.float32(-np.inf)))
+                file.write(f"{_escape(qid)} Q0 {_escape(docid)} {rank} {last!s} {_escape(tag)}\n")
 
 
 def read_trec(path: Path) -> dict[str, list[tuple[str, float]]]:

@@ -8,8 +8,9 @@ from typing import Annotated, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
-Count = Annotated[int, Field(strict=True, ge=1)]
-Natural = Annotated[int, Field(strict=True, ge=0)]
+Count = Annotated[int, Field(strict=True, ge=1, le=2**53)]
+Natural = Annotated[int, Field(strict=True, ge=0, le=2**53)]
+Seed = Annotated[int, Field(strict=True, ge=0, le=2**32 - 1)]
 Positive = Annotated[float, Field(strict=True, gt=0, allow_inf_nan=False)]
 Fraction = Annotated[float, Field(strict=True, ge=0, le=1)]
 Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$", max_length=80)]
@@ -31,7 +32,7 @@ class CorpusSettings(Settings):
     """Shown in results; the source's name where it is left out."""
     documents: Count | None = None
     """How many documents to keep, chosen by `seed`; all where it is left out."""
-    seed: Natural = 0
+    seed: Seed = 0
     dev: Natural = 100
     """Held-out queries for tuning. At most one query of a document is held out."""
     test: Count = 300
@@ -120,7 +121,7 @@ class Only(Settings):
     """Model labels, such as `t5-29k`."""
     pairs: tuple[Count, ...] | None = None
     beams: tuple[Count, ...] | None = None
-    seeds: tuple[Natural, ...] | None = None
+    seeds: tuple[Seed, ...] | None = None
 
 
 class NgramIdentifiers(Settings):
@@ -231,9 +232,9 @@ class EvaluationSettings(Settings):
 
     negatives: Count = 256
     """Identifiers of other documents that CGL contrasts the right one with, the same for every model."""
-    seed: Natural = 0
+    seed: Seed = 0
     split: Literal["dev", "test"] = "test"
-    depth: Annotated[int, Field(strict=True, ge=10)] = 100
+    depth: Annotated[int, Field(strict=True, ge=100)] = 100
     """Documents a query in the run file."""
     batch: Count = 32
     """Queries decoded together."""
@@ -262,7 +263,7 @@ class IdentifiersJob(Settings):
     """Identifiers, their index, and the training pairs in one seeded order."""
 
     identifiers: AnyIdentifiers
-    seed: Natural
+    seed: Seed
 
 
 class BaselinesJob(Settings):
@@ -278,7 +279,7 @@ class TrainJob(Settings):
     model: ModelSettings
     training: TrainingSettings
     pairs: Count
-    seed: Natural
+    seed: Seed
 
 
 class ScoreJob(Settings):

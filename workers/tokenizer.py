@@ -1,6 +1,7 @@
 """Subword tokenizers: a byte-level BPE trained on the corpus, or a pretrained model's own."""
 
 import os
+import unicodedata
 from collections.abc import Iterable, Iterator
 from itertools import chain
 from pathlib import Path
@@ -77,8 +78,10 @@ def load_pretrained(name: str) -> PreTrainedTokenizerFast:
     except (OSError, ValueError) as error:
         reason = str(error).strip().splitlines()[0]
         raise BadInput(f"models.pretrained: no tokenizer can be loaded from '{name}': {reason}") from error
+    if tokenizer.eos_token_id is None:
+        raise BadInput(f"models.pretrained: the tokenizer of '{name}' has no end token")
     if not tokenizer.is_fast:
-        raise BadInput(f"models.pretrained: '{name}' has no fast tokenizer, which is needed to find where words begin")
+        raise BadInput(f"models.pretrained: '{name}' has no fast tokenizer, which alone knows a token's characters")
     return tokenizer
 
 
@@ -89,13 +92,43 @@ def _encode(tokenizer: PreTrainedTokenizerFast, texts: Iterable[str]) -> tuple[R
     backend.no_padding()
     backend.no_truncation()
     tokens: list[list[int]] = []
-    begins: list[np.ndarray] = []
+    begins = [np.empty(0, dtype=bool)]
     for batch in _batches(texts):
-        for encoding in backend.encode_batch(batch, add_special_tokens=False):
-            words = np.array([-1 if word is None else word for word in encoding.word_ids], dtype=np.int64)
+        for text, encoding in zip(batch, backend.encode_batch(batch, add_special_tokens=False), strict=True):
             tokens.append(encoding.ids)
-            begins.append(np.diff(words, prepend=-2) != 0)
-    return Ragged.of(tokens), np.concatenate(begins) if begins else np.empty(0, dtype=bool)
+            begins.append(word_starts(text, np.array(encoding.offsets, dtype=np.int64).reshape(-1, 2)))
+    return Ragged.of(tokens), np.concatenate(begins)
+
+
+def word_starts(text: str, offsets: np.ndarray) -> np.ndarray:
+    """bool (tokens,): whether each token begins a word, from its span of characters, int64 (tokens, 2).
+
+    From the text rather than from the tokenizer, which may know no words (LLaMA-2's has one for a whole text). A word
+    begins behind anything that is no letter or digit; in scripts without spaces every character begins one.
+    """
+    characters = np.frombuffer(f" {text} ".encode("utf-32-le"), dtype=np.uint32)  # padded, so that edges are spaces
+    kinds = np.array([_kind(chr(code)) for code in np.unique(characters)])
+    kind = kinds[np.searchsorted(np.unique(characters), characters)]
+    first = offsets[:, 0] + 1
+    first = first + (
+        (kind[first] == _SPACE) & (offsets[:, 1] - offsets[:, 0] > 1)
+    )  # a token may carry a space before it
+    first = np.minimum(first, len(characters) - 1)
+    new = np.diff(first, prepend=-1) != 0  # a character of several tokens begins with the first of them
+    inside = kind[first] != _SPACE
+    return new & inside & ((kind[first - 1] != _LETTER) & (kind[first] != _OTHER) | (kind[first] == _UNSPACED))
+
+
+_SPACE, _OTHER, _LETTER, _UNSPACED = range(4)
+
+
+def _kind(character: str) -> int:
+    if character.isspace():
+        return _SPACE
+    if not character.isalnum():
+        return _OTHER
+    name = unicodedata.name(character, "").partition(" ")[0]
+    return _UNSPACED if name in {"CJK", "HIRAGANA", "KATAKANA", "THAI", "LAO", "KHMER", "MYANMAR"} else _LETTER
 
 
 def _batches(texts: Iterable[str]) -> Iterator[list[str]]:

@@ -20,6 +20,7 @@ from workers.models.build import build, count_built, shape_of, start_embeddings,
 from workers.models.loss import PairLoss, pair_tensors
 from workers.settings import ProcessGroup, TrainingSettings, TrainJob
 from workers.tokenized import TokenizedCorpus
+from workers.warm import forget
 
 ALONE = ProcessGroup()
 
@@ -52,6 +53,7 @@ def train(
     Every rank of `group` calls this with the same arguments. Raises BadInput where D is more than there is or the
     batch cannot be cut, Diverged at the first loss that is not finite.
     """
+    forget()
     ds.join(group)
     start_peak()
     tokenized, ids = TokenizedCorpus.load(tokenizer), IdentifierSet.load(identifiers)
@@ -66,6 +68,9 @@ def train(
     engine.destroy()
     if group.rank == 0:
         lengths = _lengths(job, ids)
+        epochs = (
+            plan.steps * job.training.batch / job.pairs
+        )  # a little more than asked for: the last batch is filled up
         metrics = {
             "n_params": total - embedding,
             "n_total": total,
@@ -77,7 +82,7 @@ def train(
             "zero_stage": job.training.zero_stage,
             "workers": group.size,
             "query_length": job.training.query_length,
-            "train_flops": job.training.epochs * training_flops(shape_of(module.model), *lengths),
+            "train_flops": epochs * training_flops(shape_of(module.model), *lengths),
             "train_seconds": seconds,
             "peak_memory_bytes": peak_bytes(),
             "steps": plan.steps,
@@ -119,7 +124,7 @@ def _start(job: TrainJob, tokenized: TokenizedCorpus, ids: IdentifierSet, embedd
     if embeddings is not None:
         start_embeddings(model, job.model.family, np.load(embeddings / "embeddings.npy"), job.seed)
     if ids.token_vectors is not None:
-        start_new_tokens(model, job.model.family, ids.token_vectors, tokenized.vocabulary)
+        start_new_tokens(model, ids.token_vectors, tokenized.vocabulary)
     model.train()
     return model
 
@@ -146,14 +151,15 @@ def _run(
         if not len(batches) or within == 0:
             batches = epoch_batches(lengths, settings.batch, job.seed, epoch)
         torch.manual_seed(hash((job.seed, step, group.rank)) % 2**63)  # the same noise however often it was resumed
-        loss = _optimizer_step(engine, batches[within], plan, job, tokenized, ids, group)
-        if not math.isfinite(loss):
-            raise Diverged(f"the loss is {loss} at step {step + 1} of {plan.steps}")
+        loss, norm = _optimizer_step(engine, batches[within], plan, job, tokenized, ids, group)
+        for name, value in (("loss", loss), ("gradient's norm", norm)):
+            if not math.isfinite(value):
+                raise Diverged(f"the {name} is {value} at step {step + 1} of {plan.steps}")
         done = step + 1
         seconds = before + time.perf_counter() - began
         if curve is not None and (done % settings.log_every == 0 or done == plan.steps):
-            curve.write(_curve_row(engine, done, plan, job, loss, seconds))
-        if done % settings.checkpoint_every == 0 and done < plan.steps:
+            curve.write(_curve_row(engine, done, plan, job, loss, norm, seconds))
+        if done % settings.checkpoint_every == 0 or done == plan.steps:
             ds.save_checkpoint(engine, out, group, {"step": done, "seconds": seconds, "loss": loss})
     return before + time.perf_counter() - began, loss
 
@@ -166,8 +172,12 @@ def _optimizer_step(
     tokenized: TokenizedCorpus,
     ids: IdentifierSet,
     group: ProcessGroup,
-) -> float:
-    """Forward and backward over this rank's share of the batch, then the update. Returns the group's mean loss."""
+) -> tuple[float, float]:
+    """Forward and backward over this rank's share of the batch, then the update.
+
+    Returns the group's mean loss and the gradient's norm before clipping. Most engines know the norm after the step
+    (and pass over an update whose gradient is not finite); with ZeRO stage 0 in fp32 it must be taken before.
+    """
     end = tokenized.mark if job.model.family == "llama" else tokenized.end
     share = batch[group.rank :: group.size].reshape(plan.accumulation, plan.micro_batch)
     total = torch.zeros((), device=engine.device)
@@ -177,9 +187,11 @@ def _optimizer_step(
         )
         loss = engine(*(tensor.to(engine.device) for tensor in inputs))
         engine.backward(loss)
-        engine.step()
         total += loss.detach() / plan.accumulation
-    return ds.mean_over_group(total)
+        norm = ds.gradient_norm(engine) if job.training.zero_stage == 0 else math.nan
+        engine.step()
+    after = engine.get_global_grad_norm()
+    return ds.mean_over_group(total), norm if after is None else float(after)
 
 
 def _lengths(job: TrainJob, ids: IdentifierSet) -> tuple[np.ndarray, np.ndarray]:
@@ -188,15 +200,16 @@ def _lengths(job: TrainJob, ids: IdentifierSet) -> tuple[np.ndarray, np.ndarray]
     return queries, ids.train.target.lengths[: job.pairs]
 
 
-def _curve_row(engine: Any, done: int, plan: Plan, job: TrainJob, loss: float, seconds: float) -> dict[str, Any]:
-    norm = engine.get_global_grad_norm()
+def _curve_row(
+    engine: Any, done: int, plan: Plan, job: TrainJob, loss: float, norm: float, seconds: float
+) -> dict[str, Any]:
     return {
         "step": done,
         "steps": plan.steps,
         "pairs": done * job.training.batch,
         "loss": loss,
         "learning_rate": engine.get_lr()[0],
-        "gradient_norm": None if norm is None else float(norm),
+        "gradient_norm": norm,
         "seconds": seconds,
     }
 

@@ -29,8 +29,42 @@ def _open(path: Path) -> IO[bytes]:
     if path.suffix == ".xz":
         return cast(IO[bytes], lzma.open(path, "rb"))
     if path.suffix == ".zst":
-        return io.BufferedReader(zstandard.open(path, "rb"))
+        return io.BufferedReader(_WholeZst(path))
     return path.open("rb")
+
+
+class _WholeZst(io.RawIOBase):
+    """Decompressed bytes of a .zst file; unlike zstandard's own reader, an error where the file is cut off."""
+
+    def __init__(self, path: Path) -> None:
+        self._file = path.open("rb")
+        self._frame = zstandard.ZstdDecompressor().decompressobj()
+        self._rest = b""
+        self._open = False
+        """Whether a frame has begun and not ended."""
+
+    def readable(self) -> bool:
+        return True
+
+    def readinto(self, buffer: Any) -> int:
+        while not self._rest:
+            raw = self._frame.unused_data if self._frame.eof else b""
+            raw = raw or self._file.read(io.DEFAULT_BUFFER_SIZE)
+            if not raw:
+                if self._open:
+                    raise EOFError("the file ends within a zstd frame")
+                return 0
+            if self._frame.eof:
+                self._frame = zstandard.ZstdDecompressor().decompressobj()
+            self._rest = self._frame.decompress(raw)
+            self._open = not self._frame.eof
+        count = min(len(buffer), len(self._rest))
+        buffer[:count], self._rest = self._rest[:count], self._rest[count:]
+        return count
+
+    def close(self) -> None:
+        self._file.close()
+        super().close()
 
 
 def read_lines(path: Path) -> Iterator[tuple[int, str]]:

@@ -33,14 +33,16 @@ def encode(texts: list[str], encoder: str) -> np.ndarray:
     import torch
     from transformers import AutoModel, AutoTokenizer
 
+    from workers.device import device
+
     try:
         tokenizer = AutoTokenizer.from_pretrained(encoder)
         model = AutoModel.from_pretrained(encoder, use_safetensors=True).eval()
     except (OSError, ValueError) as error:
         reason = str(error).strip().splitlines()[0]
         raise BadInput(f"identifiers.embedding: no encoder can be loaded from '{encoder}': {reason}") from error
-    device = "cuda" if torch.cuda.is_available() else "cpu"
-    model.to(device)
+    where = device()
+    model.to(where)
     longest = min(ENCODER_TOKENS, getattr(model.config, "max_position_embeddings", ENCODER_TOKENS))
     rows: list[np.ndarray] = []
     for start in range(0, len(texts), ENCODER_BATCH):
@@ -50,7 +52,7 @@ def encode(texts: list[str], encoder: str) -> np.ndarray:
             truncation=True,
             max_length=longest,
             return_tensors="pt",
-        ).to(device)
+        ).to(where)
         with torch.inference_mode():
             states = model(**batch).last_hidden_state
         mask = batch["attention_mask"].unsqueeze(-1)

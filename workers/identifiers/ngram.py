@@ -56,12 +56,13 @@ def pick_spans(
 ) -> tuple[np.ndarray, int]:
     """Starts of `per_query` spans and their length, by Gumbel top-k of the IDF of the tokens shared with the query.
 
-    Spans start at a word. A document shorter than a span is one span; too few spans are repeated in turn.
+    Spans start at a word, or anywhere where fewer than two words are known (a script without spaces, say). A
+    document shorter than a span is one span; too few spans are repeated in turn.
     """
     length = min(settings.length, len(document))
     starts = np.flatnonzero(word_starts[: len(document) - length + 1])
-    if not len(starts):
-        starts = np.zeros(1, dtype=np.int64)
+    if len(starts) < 2:
+        starts = np.arange(len(document) - length + 1)
     shared = np.where(np.isin(document, query), idf[document], 0.0)
     before = np.concatenate([[0.0], np.cumsum(shared)])
     overlap = before[starts + length] - before[starts]

@@ -16,6 +16,7 @@ from transformers import (
 )
 from transformers.utils import logging as transformers_logging
 
+from workers.device import device
 from workers.errors import BadInput
 from workers.models.ladder import rung_shape
 from workers.models.shapes import Shape
@@ -28,6 +29,9 @@ EMBEDDING_SCALE = {"t5": 1.0, "llama": 0.2}
 
 CONTEXT = 1024
 """Positions of a ladder LLaMA: the query's longest length and the identifier's fit with room to spare."""
+
+ROPE_BASE = 1e5
+"""Of a ladder LLaMA's rotary positions; a little better than the usual 1e4 with such small heads."""
 
 
 def build(model: ModelSettings, vocabulary: int, pad: int, seed: int) -> PreTrainedModel:
@@ -45,32 +49,41 @@ def load(folder: Path) -> PreTrainedModel:
     kind = AutoConfig.from_pretrained(folder).is_encoder_decoder
     loader: Any = T5ForConditionalGeneration if kind else AutoModelForCausalLM
     model: Any = loader.from_pretrained(folder, use_safetensors=True)
-    return model.to(torch.device("cuda" if torch.cuda.is_available() else "cpu")).eval()
+    return model.to(device()).eval()
 
 
 def start_embeddings(model: PreTrainedModel, family: str, tokens: np.ndarray, seed: int) -> None:
     """Put corpus embeddings, float32 (tokens, rank), into the first rows of the input embedding.
 
     A rank below the model's width is spread over it by a random rotation, so the table keeps that rank;
-    a larger one is cut. Every row then has the family's root mean square.
+    a larger one is cut. Every row then has the family's root mean square. Tokens that the corpus says nothing
+    of (special ones above all) get a random row: from zero, a norm layer's gradient would dwarf all others.
     """
-    width = _input_table(model).shape[1]
-    table = rotate_into(tokens, width, seed)
-    _write_rows(model, 0, table * EMBEDDING_SCALE[family])
+    table = rotate_into(tokens, _input_table(model).shape[1], seed)
+    silent = ~table.any(axis=1)
+    table[silent] = np.random.default_rng([seed, 1]).standard_normal((silent.sum(), table.shape[1]))
+    _write_rows(_input_table(model), 0, table * EMBEDDING_SCALE[family])
 
 
-def start_new_tokens(model: PreTrainedModel, family: str, vectors: np.ndarray, first: int) -> None:
+def start_new_tokens(model: PreTrainedModel, vectors: np.ndarray, first: int) -> None:
     """Start the identifiers' own tokens, from `first` on, from their meaning: float32 (new tokens, dimensions).
 
-    Their principal directions become the model's; a zero vector (a token without meaning) keeps its random row.
+    Their principal directions become the model's, at the scale of its other rows, in the output layer too where that
+    is its own. A zero vector (a token without meaning) keeps its random row.
     """
-    width = _input_table(model).shape[1]
     known = np.flatnonzero(np.abs(vectors).sum(axis=1) > 0)
     centred = vectors[known] - vectors[known].mean(axis=0)
     left, singular, _ = np.linalg.svd(centred, full_matrices=False)
-    table = rotate_into((left * singular)[:, :width], width, seed=0)
-    for token, row in zip(known, table, strict=True):
-        _write_rows(model, first + int(token), row[None] * EMBEDDING_SCALE[family])
+    width = _input_table(model).shape[1]
+    rows = rotate_into((left * singular)[:, :width], width, seed=0)
+    tables = [_input_table(model)]
+    output = model.get_output_embeddings().weight
+    if isinstance(output, torch.Tensor) and output.data_ptr() != tables[0].data_ptr():
+        tables.append(output)
+    for table in tables:
+        scale = float(table[:first].detach().pow(2).mean().sqrt())
+        for token, row in zip(known, rows, strict=True):
+            _write_rows(table, first + int(token), row[None] * scale)
 
 
 def rotate_into(table: np.ndarray, width: int, seed: int) -> np.ndarray:
@@ -91,9 +104,9 @@ def _input_table(model: PreTrainedModel) -> torch.Tensor:
     return table
 
 
-def _write_rows(model: PreTrainedModel, first: int, rows: np.ndarray) -> None:
+def _write_rows(table: torch.Tensor, first: int, rows: np.ndarray) -> None:
     with torch.no_grad():
-        _input_table(model)[first : first + len(rows)] = torch.from_numpy(np.asarray(rows, dtype=np.float32))
+        table[first : first + len(rows)] = torch.from_numpy(np.asarray(rows, dtype=np.float32))
 
 
 def _t5(shape: Shape, pad: int) -> PreTrainedModel:
@@ -122,6 +135,7 @@ def _llama(shape: Shape, pad: int) -> PreTrainedModel:
         num_attention_heads=shape.heads,
         max_position_embeddings=CONTEXT,
         tie_word_embeddings=True,
+        rope_parameters={"rope_type": "default", "rope_theta": ROPE_BASE},
         initializer_range=shape.width**-0.5 / 2,
         pad_token_id=pad,
         bos_token_id=None,

@@ -5,6 +5,7 @@ import torch
 from torch import nn
 from transformers import PreTrainedModel
 
+from workers.models.prompts import prompts
 from workers.ragged import Ragged
 
 IGNORED = -100
@@ -20,7 +21,8 @@ class PairLoss(nn.Module):
     def forward(self, sources: torch.Tensor, lengths: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
         """`sources` (pairs, width) padded on the right, `lengths` (pairs,), `labels` (pairs, longest), IGNORED behind.
 
-        Returns the mean over the identifiers' tokens. Nothing but those is put through the output layer.
+        Returns the mean over the identifiers' tokens of this forward pass; where identifiers differ in length, the
+        mean over accumulated passes weighs theirs a little differently. Only those tokens meet the output layer.
         """
         if self.model.config.is_encoder_decoder:
             logits = self._encoder_decoder(sources, lengths, labels)
@@ -48,11 +50,8 @@ class PairLoss(nn.Module):
 def pair_tensors(
     sources: Ragged, source: np.ndarray, targets: Ragged, target: np.ndarray, end: int, longest: int
 ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-    """The three inputs of `PairLoss` for pairs (sources[source[i]], targets[target[i]]).
-
-    A query is cut to `longest` tokens and ended with `end`, so that it is never empty.
-    """
-    ended = Ragged.of([np.append(sources[row][:longest], end) for row in source])
+    """The three inputs of `PairLoss` for pairs (sources[source[i]], targets[target[i]])."""
+    ended = prompts(sources, source, end, longest)
     inputs = torch.from_numpy(ended.padded(np.arange(len(ended)), fill=end))
     labels = torch.from_numpy(targets.padded(target, fill=IGNORED))
     return inputs, torch.from_numpy(ended.lengths), labels

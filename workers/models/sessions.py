@@ -10,6 +10,7 @@ import numpy as np
 import torch
 from transformers import DynamicCache, EncoderDecoderCache, PreTrainedModel
 
+from workers.models.prompts import prompts
 from workers.ragged import Ragged
 
 
@@ -34,10 +35,8 @@ class Session(Protocol):
 def open_session(model: PreTrainedModel, queries: Ragged, rows: np.ndarray, end: int, longest: int) -> Session:
     """Encode (T5) or prefill (decoder-only) the given queries. `end` is the token after a query, which is cut to
     `longest` tokens."""
-    ended = [np.append(queries[row][:longest], end) for row in rows]
-    if model.config.is_encoder_decoder:
-        return EncoderDecoderSession(model, Ragged.of(ended))
-    return DecoderSession(model, Ragged.of(ended))
+    kind = EncoderDecoderSession if model.config.is_encoder_decoder else DecoderSession
+    return kind(model, prompts(queries, rows, end, longest))
 
 
 class EncoderDecoderSession:

@@ -1,0 +1,129 @@
+"""Which trials may stand side by side: in one group, as points of a law, in a table or a figure."""
+
+import math
+
+import laws_data as data
+import numpy as np
+
+import fit_laws
+from laws import figures
+from laws.points import fix, groups, select
+from laws.report import group_name
+from laws.summaries import summarise
+from laws.tables import read_tables
+
+
+def test_corpora_and_inits_are_not_mixed(tmp_path):
+    rows = data.rows(["t5"], widths=[1])
+    other = [row | {"corpus_hash": "ffff", "train_key": "f" + row["train_key"]} for row in rows]
+    third = [row | {"init": "random", "train_key": "r" + row["train_key"]} for row in rows]
+    found = groups(read_tables([data.write(tmp_path, rows + other + third)]).trials)
+    assert len(found) == 3
+    assert all(len(trials) == 16 for trials in found.values())
+
+
+def test_points_leave_out_what_cannot_be_fitted(tmp_path):
+    rows = data.rows(["t5"], widths=[1, 4])
+    rows[0] |= {"cgl": math.nan}
+    rows[1] |= {"cgl": None}
+    rows[2] |= {"n_params": 0}
+    rows[3] |= {"n_params": 0}
+    rows[4] |= {"cgl": math.inf}
+    trials = next(iter(groups(read_tables([data.write(tmp_path, rows)]).trials).values()))
+    selection = select(trials, "cgl")
+    assert len(selection.points) == 16 - 2  # a training counts once, and its other budget still has its CGL
+    assert any("3 of 32 trials have no finite cgl" in note for note in selection.notes)
+    assert any("2 trials left out" in note for note in selection.notes)
+    errors = select(trials, "hit@10").points
+    assert errors.y.min() > 0
+    assert (errors.lo <= errors.y).all()
+    assert (errors.y <= errors.hi).all()
+
+
+def test_other_numbers_of_negatives_are_left_out(tmp_path):
+    rows = data.rows(["t5"], widths=[1])
+    rows[0] |= {"cgl_chance": math.log(65)}
+    trials = next(iter(groups(read_tables([data.write(tmp_path, rows)]).trials).values()))
+    selection = select(trials, "cgl")
+    assert len(selection.points) == 15
+    assert any("another number of negatives" in note for note in selection.notes)
+
+
+def members(tmp_path, rows):
+    return groups(read_tables([data.write(tmp_path, rows)]).trials)
+
+
+def test_another_evaluation_is_no_repeated_row(tmp_path):
+    first = [row | {"split": "dev", "negatives": 256} for row in data.rows(["t5"])]
+    other = [row | {"split": "test"} for row in first]
+    more = [row | {"negatives": 64, "cgl_chance": math.log(65), "cgl": 0.5} for row in first[:8]]
+    data.write(tmp_path / "a", first, "one")
+    data.write(tmp_path / "b", other, "two")
+    data.write(tmp_path / "c", more, "three")
+    tables = read_tables([tmp_path / "a", tmp_path / "b", tmp_path / "c"])
+    assert (len(tables.trials), tables.duplicates) == (len(first) + len(other) + len(more), 0)
+    found = groups(tables.trials)
+    assert [group.split for group in found] == ["dev", "test"]
+    dev = next(iter(found.values()))
+    losses, errors = select(dev, "cgl"), select(dev, "hit@10")
+    assert len(losses.points) == 16
+    assert losses.points.y.min() > 0.5  # none of those against 64 negatives
+    assert any("another number of negatives" in note for note in losses.notes)
+    assert len(errors.points) == len(first)  # the same search beside other negatives is the same value again
+    assert not any("new tokens" in note for note in errors.notes)
+
+
+def test_recipes_are_not_seeds_and_are_named_where_needed(tmp_path):
+    rows = [row | {"recipe": "a" * 64, "split": "test"} for row in data.rows(["t5", "llama"], widths=[1])]
+    other = [row | {"recipe": "b" * 64, "train_key": "b" + row["train_key"]} for row in rows if row["family"] == "t5"]
+    random = [row | {"init": "random", "train_key": "r" + row["train_key"]} for row in rows if row["family"] == "t5"]
+    found = members(tmp_path, rows + other + random)
+    assert [group_name(group, found) for group in found] == [
+        "T5 (ppmi-r16, recipe aaaaaaaa)",
+        "T5 (ppmi-r16, recipe bbbbbbbb)",
+        "T5 (random)",
+        "LLaMA",
+    ]
+    assert all(len(trials) == 16 for trials in found.values())
+    assert fit_laws.main([str(tmp_path), "--metric", "cgl"]) == 0
+    page = (tmp_path / "report" / "report.html").read_text()
+    assert len(list((tmp_path / "report" / "figures").glob("*.svg"))) == page.count("<svg") == 4 * 4
+
+
+def test_learning_rates_are_not_averaged(tmp_path):
+    rows = [row | {"learning_rate": 0.004} for row in data.rows(["t5"], widths=[1, 4])]
+    lost = [
+        row | {"learning_rate": 0.03, "train_key": f"{row['train_key']}-x", "cgl": 9.0, "hit@10": 0.0}
+        for row in rows[:2]
+    ]
+    (trials,) = members(tmp_path, rows + lost).values()
+    for metric in ("cgl", "hit@10"):
+        selection = select(trials, metric)
+        assert len(selection.points) == (16 if metric == "cgl" else 32)
+        assert selection.points.y.max() < 9
+        assert [note for note in selection.notes if "learning rate" in note] == [
+            "1 training of t5-7k at D = 4k left out: mixed learning rates, the most common is kept (0.004, not 0.03)"
+        ]
+    hits = next(table for table in summarise("T5", trials).tables if table.caption.startswith("CGL"))
+    assert max(cell.value for _, cells in hits.rows for cell in cells) < 9
+
+
+def test_shorter_searches_are_not_averaged_into_tables_and_figures(tmp_path):
+    rows = [row | {"max_new_tokens": 12} for row in data.rows(["t5"])]
+    cut = [row | {"max_new_tokens": 2} | {name: 0.0 for name in row if name.startswith("hit@10")} for row in rows]
+    (trials,) = members(tmp_path / "both", rows + cut).values()
+    (alone,) = members(tmp_path / "alone", rows).values()
+    assert summarise("T5", trials) == summarise("T5", alone)
+    drawn, expected = (
+        [np.asarray(line.get_ydata()) for line in figures.budgets(some, "hit@10", []).axes[0].lines]
+        for some in (trials, alone)
+    )
+    assert all(np.array_equal(one, other) for one, other in zip(drawn, expected, strict=True))
+
+
+def test_slices_hold_the_largest_of_the_fullest(tmp_path):
+    rows = data.rows(["t5"])
+    trials = next(iter(groups(read_tables([data.write(tmp_path, rows)]).trials).values()))
+    points, held = fix(select(trials, "hit@10").points, ("n",))
+    assert held == {"d": 108_000, "beams": 64}
+    assert len(points) == 4
