@@ -124,7 +124,7 @@ def _under_determined(law: Law) -> Verdict | None:
     if count <= needed:
         return Verdict(
             word="under-determined",
-            reason=f"{count} distinct points, {needed} parameters: it fits by construction",
+            reason=f"{count} distinct points, {needed} parameters: nothing is left to check the fit",
         )
     if count < FEW_PER_PARAMETER * needed:
         return Verdict(

@@ -246,7 +246,7 @@ GOOD = '{"id": "a", "text": "t", "queries": []}\n'
         ('{"text": " \\t", "queries": []}', r"bad\.jsonl:1: a document with no text"),
         ('{"text": 3, "queries": []}', r"bad\.jsonl:1: `text` must be a string, not int"),
         ('{"text": "t", "title": [], "queries": []}', r"bad\.jsonl:1: `title` must be a string, not list"),
-        ('{"text": "t"}', r"bad\.jsonl:1: `queries` must be a list"),
+        ('{"text": "t"}', r"bad\.jsonl:1: `queries` is missing; there are text"),
         ('{"text": "t", "queries": "q"}', r"bad\.jsonl:1: `queries` must be a list"),
         ('{"text": "t", "queries": ["q", 1]}', r"bad\.jsonl:1: query 2 must be a string, not int"),
         ('{"text": "t", "queries": ["  "]}', r"bad\.jsonl:1: query 1 is blank"),

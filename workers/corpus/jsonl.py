@@ -89,7 +89,9 @@ def _document(row: dict[str, Any], number: int, where: str) -> Document:
 
 
 def _queries(row: dict[str, Any], docid: str, where: str) -> list[Query]:
-    texts = row.get("queries")
+    if "queries" not in row:
+        raise BadInput(f"{where}: `queries` is missing; there are {', '.join(map(str, row))}")
+    texts = row["queries"]
     if not isinstance(texts, list):
         raise BadInput(f"{where}: `queries` must be a list of strings (it may be empty)")
     found = []
