@@ -71,8 +71,8 @@ def hold_out(corpus: Corpus, settings: CorpusSettings) -> Corpus:
 def _too_few(corpus: Corpus, split: str, found: int, wanted: int) -> BadInput:
     beside = " beside the test queries" if split == "dev" else ""
     return BadInput(
-        f"corpus.{split}: {wanted} {split} queries asked for, but only {found} of {corpus.name} can be held out"
-        f"{beside} ({len(corpus.documents)} documents, {len(corpus.queries)} queries); take more documents or ask for fewer"
+        f"corpus.{split}: {wanted} {split} queries asked for, but only {found} of {corpus.name} can be held out{beside}"
+        f" ({len(corpus.documents)} documents, {len(corpus.queries)} queries); take more documents or ask for fewer"
     )
 
 
