@@ -4,7 +4,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import scipy.sparse as sparse
 
 from results.store import write_json
 from workers import ranking
@@ -13,6 +12,7 @@ from workers.embeddings import ppmi_svd
 from workers.errors import BadInput
 from workers.ragged import Ragged
 from workers.settings import BaselinesJob, EmbeddingSettings
+from workers.term_counts import term_counts
 from workers.tokenized import TokenizedCorpus
 
 DEPTH = 100
@@ -81,20 +81,14 @@ def bm25_ranking(documents: list[str], queries: list[str]) -> np.ndarray:
 def embedding_ranking(documents: Ragged, queries: Ragged, embeddings: np.ndarray) -> np.ndarray:
     """int64 (queries, depth), by the cosine of IDF-weighted sums of token embeddings, (vocabulary, rank)."""
     vocabulary = len(embeddings)
-    counts = _counts(documents, vocabulary)
+    counts = term_counts(documents, vocabulary)
     frequency = np.asarray((counts > 0).sum(axis=0)).ravel()
     weighted = np.log((len(documents) + 1) / (frequency + 1))[:, None] * embeddings
     passages = _unit(counts @ weighted)
-    asked = _unit(_counts(queries, vocabulary) @ weighted)
+    asked = _unit(term_counts(queries, vocabulary) @ weighted)
     size = max(1, _AT_ONCE // max(1, len(passages)))
     blocks = (asked[start : start + size] @ passages.T for start in range(0, len(asked), size))
     return _top((scores for block in blocks for scores in block), min(DEPTH, len(passages)))
-
-
-def _counts(rows: Ragged, vocabulary: int) -> sparse.csr_matrix:
-    """(rows, vocabulary): how often each token occurs."""
-    tokens = np.array(rows.values)  # a copy: SciPy sorts in place, and the file is mapped read-only
-    return sparse.csr_matrix((np.ones(len(tokens)), tokens, rows.offsets), shape=(len(rows), vocabulary))
 
 
 def _unit(vectors: np.ndarray) -> np.ndarray:

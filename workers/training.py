@@ -51,7 +51,7 @@ def train(
     """Train, logging to `curve.jsonl`; then write `weights/` and `metrics.json` and drop the optimizer's state.
 
     Every rank of `group` calls this with the same arguments. Raises BadInput where D is more than there is or the
-    batch cannot be cut, Diverged at the first loss that is not finite.
+    batch cannot be cut, Diverged at the first loss, gradient or (in the end) weight that is not finite.
     """
     forget()
     ds.join(group)
@@ -68,9 +68,8 @@ def train(
     engine.destroy()
     if group.rank == 0:
         lengths = _lengths(job, ids)
-        epochs = (
-            plan.steps * job.training.batch / job.pairs
-        )  # a little more than asked for: the last batch is filled up
+        # A little more than the epochs asked for, because the last batch of each is filled up.
+        passes = plan.steps * job.training.batch / job.pairs
         metrics = {
             "n_params": total - embedding,
             "n_total": total,
@@ -82,7 +81,7 @@ def train(
             "zero_stage": job.training.zero_stage,
             "workers": group.size,
             "query_length": job.training.query_length,
-            "train_flops": epochs * training_flops(shape_of(module.model), *lengths),
+            "train_flops": passes * training_flops(shape_of(module.model), *lengths),
             "train_seconds": seconds,
             "peak_memory_bytes": peak_bytes(),
             "steps": plan.steps,

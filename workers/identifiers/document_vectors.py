@@ -1,13 +1,13 @@
 """Document embeddings that codes are quantised from: LSA by default, or any Hugging Face encoder."""
 
 import numpy as np
-import scipy.sparse as sparse
 from sklearn.decomposition import TruncatedSVD
 from sklearn.feature_extraction.text import TfidfTransformer
 from sklearn.preprocessing import normalize
 
 from workers.errors import BadInput
 from workers.ragged import Ragged
+from workers.term_counts import term_counts
 
 ENCODER_BATCH = 32
 ENCODER_TOKENS = 512
@@ -18,12 +18,7 @@ def lsa(documents: Ragged, vocabulary: int, dimensions: int) -> np.ndarray:
 
     Over tokens rather than words, so that any script works. An empty document is the zero vector.
     """
-    counts = sparse.csr_matrix(
-        (np.ones(len(documents.values)), np.array(documents.values), documents.offsets),
-        shape=(len(documents), vocabulary),
-    )
-    counts.sum_duplicates()
-    weighted = TfidfTransformer(sublinear_tf=True).fit_transform(counts)
+    weighted = TfidfTransformer(sublinear_tf=True).fit_transform(term_counts(documents, vocabulary))
     kept = max(1, min(dimensions, min(weighted.shape) - 1))
     return normalize(TruncatedSVD(kept, random_state=0).fit_transform(weighted)).astype(np.float32)
 
