@@ -43,7 +43,7 @@ RECIPES = {
     "corpus": 1,
     "tokenizer": 1,
     "embeddings": 1,
-    "identifiers": 1,
+    "identifiers": 2,
     "baselines": 1,
     "train": 1,
     "score": 1,

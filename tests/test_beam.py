@@ -6,8 +6,9 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from workers.decoding.beam import Candidates, beam_search, best_per_query
+from workers.decoding.beam import Candidates, beam_search
 from workers.decoding.index import build_index
+from workers.decoding.step import best_per_query
 from workers.models.build import build
 from workers.models.sessions import open_session
 from workers.ragged import Ragged
@@ -62,8 +63,7 @@ def reference_search(rows, query: int, seed: int, beams: int, longest: int, suff
 
 def sequences(candidates: Candidates, index, query: int, only_complete: bool = False) -> dict[tuple[int, ...], float]:
     chosen = np.flatnonzero((candidates.query == query) & (candidates.complete | (not only_complete)))
-    starts = index.order[candidates.lo[chosen]]
-    paths = [tuple(index.tokens[s : s + n].tolist()) for s, n in zip(starts, candidates.length[chosen], strict=True)]
+    paths = [tuple(index.prefix(candidates.lo[i], candidates.hi[i], candidates.length[i]).tolist()) for i in chosen]
     assert len(set(paths)) == len(paths), "a sequence was looked at twice"
     return dict(zip(paths, candidates.score[chosen].tolist(), strict=True))
 
@@ -75,7 +75,7 @@ rows_strategy = st.lists(st.lists(st.integers(0, VOCABULARY - 1), max_size=6), m
 @given(rows_strategy, st.integers(1, 6), st.integers(1, 5), st.integers(0, 99), st.booleans())
 def test_equals_search_over_a_trie(rows, beams, longest, seed, suffixes) -> None:
     index = build_index(Ragged.of(rows), VOCABULARY, "suffixes" if suffixes else "rows")
-    if not len(index.order):
+    if not index.whole()[1].any():
         return
     found = beam_search(TableSession(3, seed), index, beams, longest).candidates
     for query in range(3):
@@ -88,7 +88,7 @@ def test_equals_search_over_a_trie(rows, beams, longest, seed, suffixes) -> None
 @given(rows_strategy, st.integers(0, 99))
 def test_wide_beams_find_every_identifier(rows, seed) -> None:
     index = build_index(Ragged.of(rows), VOCABULARY, "rows")
-    if not len(index.order):
+    if not index.whole()[1].any():
         return
     found = beam_search(TableSession(1, seed), index, 100, 6).candidates
     leaves = {tuple(r) for r in rows if r if not any(o[: len(r)] == r and len(o) > len(r) for o in rows)}

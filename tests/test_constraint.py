@@ -17,19 +17,19 @@ def prefixes(rows: list[list[int]], sort: str) -> list[list[int]]:
     return [row[start:] for row in rows for start in range(len(row))]
 
 
-def walk(rows: list[list[int]], sort: str, vocabulary: int = 6) -> None:
+def walk(rows: list[list[int]], sort: str, vocabulary: int = 6, shard_tokens: int = 1 << 20) -> None:
     """Compare every reachable state with a scan of all rows or suffixes."""
-    index = build_index(Ragged.of(rows), vocabulary, sort)
+    index = build_index(Ragged.of(rows), vocabulary, sort, shard_tokens)
     strings = prefixes(rows, sort)
-    frontier = [((), 0, len(index.order))]
+    frontier = [((), *index.whole())]
     for depth in range(10):
         if not frontier:
             break
-        lo = np.array([state[1] for state in frontier])
-        hi = np.array([state[2] for state in frontier])
+        lo = np.stack([state[1] for state in frontier])
+        hi = np.stack([state[2] for state in frontier])
         step = children(index, lo, hi, depth)
         found = {
-            (*frontier[beam][0], int(token)): (int(low), int(high))
+            (*frontier[beam][0], int(token)): (low, high)
             for beam, token, low, high in zip(step.beam, step.token, step.lo, step.hi, strict=True)
         }
         expected: dict[tuple[int, ...], int] = {}
@@ -37,24 +37,24 @@ def walk(rows: list[list[int]], sort: str, vocabulary: int = 6) -> None:
             if len(string) > depth:
                 key = tuple(string[: depth + 1])
                 expected[key] = expected.get(key, 0) + 1
-        assert {key: high - low for key, (low, high) in found.items()} == expected
+        assert {key: int((high - low).sum()) for key, (low, high) in found.items()} == expected
         assert len(step.token) == len(found)
-        grows = can_grow(index, step.lo, depth + 1)
+        grows = can_grow(index, step.lo, step.hi, depth + 1)
         for (key, _), grow in zip(found.items(), grows, strict=True):
             assert grow == any(tuple(s[: depth + 1]) == key and len(s) > depth + 1 for s in strings)
         frontier = [(key, low, high) for key, (low, high) in found.items()]
 
 
 @settings(max_examples=150, deadline=None)
-@given(documents)
-def test_suffixes_equal_brute_force(rows: list[list[int]]) -> None:
-    walk(rows, "suffixes")
+@given(documents, st.sampled_from([1, 5, 12, 1 << 20]))
+def test_suffixes_equal_brute_force(rows: list[list[int]], shard_tokens: int) -> None:
+    walk(rows, "suffixes", shard_tokens=shard_tokens)
 
 
 @settings(max_examples=150, deadline=None)
-@given(documents)
-def test_rows_equal_brute_force(rows: list[list[int]]) -> None:
-    walk(rows, "rows")
+@given(documents, st.sampled_from([1, 5, 12, 1 << 20]))
+def test_rows_equal_brute_force(rows: list[list[int]], shard_tokens: int) -> None:
+    walk(rows, "rows", shard_tokens=shard_tokens)
 
 
 def test_largest_token_ids_sort_right() -> None:
@@ -65,4 +65,5 @@ def test_largest_token_ids_sort_right() -> None:
 
 def test_row_of_finds_the_document() -> None:
     index = build_index(Ragged.of([[1, 2], [], [3]]), 6, "suffixes")
-    assert [int(index.row_of(np.array([p]))[0]) for p in range(len(index.tokens))] == [0, 0, 0, 1, 2, 2]
+    shard = index.shards[0]
+    assert [int(shard.row_of(np.array([p]))[0]) for p in range(len(shard.tokens))] == [0, 0, 0, 1, 2, 2]

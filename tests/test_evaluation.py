@@ -10,7 +10,7 @@ import pyarrow.parquet as pq
 import pytest
 from conftest import Steps
 
-from workers import evaluation, training
+from workers import evaluation, retrieval, training
 from workers.cgl import Contest, contest_losses, draw_contests
 from workers.corpus.documents import load
 from workers.errors import BadInput
@@ -84,9 +84,9 @@ def test_query_rows_agree_with_the_metrics(trained, tmp_path: Path) -> None:
 
 
 def test_batches_do_not_change_the_ranking(trained, tmp_path: Path) -> None:
-    loaded = evaluation.load_trained(*(trained[name] for name in ("corpus", "tokenizer", "identifiers", "train")))
+    loaded = retrieval.load_trained(*(trained[name] for name in ("corpus", "tokenizer", "identifiers", "train")))
     one, many = (
-        evaluation.retrieve(loaded, EVALUATION.model_copy(update={"batch": batch}), Budget(beams=4)).run
+        retrieval.retrieve(loaded, EVALUATION.model_copy(update={"batch": batch}), Budget(beams=4)).run
         for batch in (1, 16)
     )
     for qid, ranking in one.items():
@@ -142,6 +142,7 @@ def test_contests_are_fair() -> None:
         source=np.array([0, 0, 1, 2]),
         document=np.array([7, 7, 8, 7]),
         target=Ragged.of([[1], [2], [3], [4]]),
+        view=np.zeros(4, dtype=np.int8),
     )
     contests = draw_contests(held_out, np.array([0, 1, 2]), 50, seed=0)
     assert [sorted(contest.right.tolist()) for contest in contests] == [[0, 1], [2], [3]]
@@ -159,7 +160,8 @@ def test_contests_are_fair() -> None:
 def test_a_model_that_ignores_the_query_is_at_chance(finished_steps: Steps) -> None:
     """The NLL of an identifier under token frequencies alone, which differ by how a span was picked."""
     ids = IdentifierSet.load(finished_steps.ngram)
-    tokens = ids.index.tokens[ids.index.tokens < ids.vocabulary]
+    tokens = ids.views[0].index.shards[0].tokens
+    tokens = tokens[tokens < ids.vocabulary]
     frequency = np.bincount(tokens, minlength=ids.vocabulary) / len(tokens)
     nll = {row: float(-np.log(frequency[ids.held_out.target[row]]).mean()) for row in range(len(ids.held_out))}
     values = []

@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 from workers.decoding import evidence as module
 from workers.decoding.evidence import Evidence, EvidenceScorer, weights
 from workers.decoding.index import build_index
+from workers.decoding.view import View
 from workers.ragged import Ragged
 
 documents_strategy = st.lists(st.lists(st.integers(0, 4), min_size=1, max_size=14), min_size=1, max_size=6)
@@ -80,7 +81,7 @@ def test_equals_the_plain_rule(rows, seed, rare) -> None:
     old = module.RARE
     module.RARE = rare
     try:
-        documents, scores = EvidenceScorer(index).rank(evidence, 100, np.random.default_rng(0))
+        documents, scores = scorer_of(index).rank_evidence(evidence, 100, np.random.default_rng(0))
     finally:
         module.RARE = old
     expected = reference(rows, dict(zip(picked, weight.tolist(), strict=True)), rare, 1500)
@@ -88,8 +89,18 @@ def test_equals_the_plain_rule(rows, seed, rare) -> None:
     assert sorted(scores, reverse=True) == list(scores)
 
 
+def scorer_of(index) -> EvidenceScorer:
+    rows = int(index.first_rows[-1])
+    documents = np.arange(rows, dtype=np.int32)
+    return EvidenceScorer((View(name="body", index=index, documents=documents, marker=None, max_length=9),), rows)
+
+
 def interval(index, ngram: tuple[int, ...]) -> tuple[int, int]:
-    inside = [i for i, at in enumerate(index.order) if tuple(index.tokens[at : at + len(ngram)].tolist()) == ngram]
+    inside = [
+        i
+        for i, at in enumerate(index.shards[0].order)
+        if tuple(index.shards[0].tokens[at : at + len(ngram)].tolist()) == ngram
+    ]
     return inside[0], inside[-1] + 1
 
 
@@ -109,9 +120,9 @@ def test_scorer_forgets_the_query_before() -> None:
     index = build_index(Ragged.of([[1, 2, 3], [2, 3, 4]]), 5, "suffixes")
     lo, hi = interval(index, (2, 3))
     evidence = Evidence(weight=np.array([1.0]), lo=np.array([lo]), hi=np.array([hi]), length=np.array([2]))
-    scorer = EvidenceScorer(index)
+    scorer = scorer_of(index)
     for _ in range(3):
-        documents, scores = scorer.rank(evidence, 10, np.random.default_rng(0))
+        documents, scores = scorer.rank_evidence(evidence, 10, np.random.default_rng(0))
         assert sorted(documents.tolist()) == [0, 1]
         assert scores.tolist() == [1.0, 1.0]
 
@@ -120,5 +131,5 @@ def test_no_evidence_ranks_nothing() -> None:
     index = build_index(Ragged.of([[1, 2]]), 5, "suffixes")
     nothing = np.empty(0, dtype=np.int64)
     evidence = Evidence(weight=np.empty(0), lo=nothing, hi=nothing, length=nothing)
-    documents, scores = EvidenceScorer(index).rank(evidence, 10, np.random.default_rng(0))
+    documents, scores = scorer_of(index).rank_evidence(evidence, 10, np.random.default_rng(0))
     assert len(documents) == len(scores) == 0

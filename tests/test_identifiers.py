@@ -35,7 +35,7 @@ def test_capacity_is_exact(finished_steps: Steps, kind: str) -> None:
 def test_every_target_names_its_document(finished_steps: Steps, kind: str) -> None:
     """A target's tokens are found in the index, and in the row of its document."""
     ids = IdentifierSet.load(getattr(finished_steps, kind))
-    tokens, starts = ids.index.tokens, ids.index.row_starts
+    tokens, starts = ids.views[0].index.shards[0].tokens, ids.views[0].index.shards[0].row_starts
     for pairs in (ids.train, ids.held_out):
         for pair in range(len(pairs)):
             row = tokens[starts[pairs.document[pair]] : starts[pairs.document[pair] + 1] - 1].tolist()

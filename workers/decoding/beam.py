@@ -1,25 +1,29 @@
 """Constrained beam search over an index, for a batch of queries, synchronous in depth."""
 
+from collections.abc import Callable
 from dataclasses import dataclass
-from itertools import pairwise
 
 import numpy as np
 import torch
 
-from workers.decoding.constraint import Children, can_grow, children
+from workers.decoding import step
 from workers.decoding.index import Index
+from workers.decoding.step import Beams, Chosen
 from workers.models.sessions import Session
+
+Step = Callable[[Index, Beams, np.ndarray, int, int, int], Chosen]
+"""As `step.best_continuations`."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Candidates:
-    """Every continuation that a step looked at: the best 2 x beams of each query. Flat arrays, one entry each."""
+    """Every continuation that a step looked at: the best 2 x beams of each query. One entry each."""
 
     query: np.ndarray
     """Row of the batch."""
     lo: np.ndarray
     hi: np.ndarray
-    """Interval of the index; hi - lo is how often the sequence occurs."""
+    """int64 (entries, shards): the state in the index; the sum of hi - lo is how often the sequence occurs."""
     length: np.ndarray
     """Tokens written."""
     score: np.ndarray
@@ -37,76 +41,54 @@ class SearchResult:
     """int64 (queries, forward passes): beams of each query that went through the model in each pass."""
 
 
-def beam_search(session: Session, index: Index, beams: int, max_new_tokens: int) -> SearchResult:
+def beam_search(
+    session: Session, index: Index, beams: int, max_new_tokens: int, best: Step = step.best_continuations
+) -> SearchResult:
     """The `beams` best sequences at each depth that only follow continuations in the index.
 
     Fewer continuations than beams are fine: there are then fewer beams. A sequence that cannot be continued
     leaves its place to the next best one.
     """
-    first = session.first
-    queries = len(first)
-    log_probs = first.float().cpu().numpy()
-    query = np.arange(queries)
-    lo = np.zeros(queries, dtype=np.int64)
-    hi = np.full(queries, len(index.order), dtype=np.int64)
-    score = np.zeros(queries)
+    queries = len(session.first)
+    log_probs = session.first.float().cpu().numpy()
+    lo, hi = index.whole()
+    live = Beams(
+        query=np.arange(queries), lo=np.tile(lo, (queries, 1)), hi=np.tile(hi, (queries, 1)), score=np.zeros(queries)
+    )
     looked_at: list[Candidates] = []
     rows = [np.ones(queries, dtype=np.int64)]
     for depth in range(max_new_tokens):
-        step = children(index, lo, hi, depth)
-        total = score[step.beam] + log_probs[step.beam, step.token]
-        best, place = best_per_query(query[step.beam], total, queries, 2 * beams)
-        grows = can_grow(index, step.lo[best], depth + 1)
-        looked_at.append(_candidates(step, best, query, total, depth + 1, ~grows & (place < beams)))
-        alive = _first_per_query(best[grows], query[step.beam[best[grows]]], beams)
+        chosen = best(index, live, log_probs, depth, queries, 2 * beams)
+        query = live.query[chosen.beam]
+        looked_at.append(_candidates(chosen, query, depth + 1, beams))
+        alive = _first_per_query(np.flatnonzero(chosen.grows), query, beams)
         if depth + 1 == max_new_tokens or not len(alive):
             break
-        parents = step.beam[alive]
-        log_probs = _advance(session, parents, step.token[alive], first.device)
-        query, lo, hi, score = query[parents], step.lo[alive], step.hi[alive], total[alive]
-        rows.append(np.bincount(query, minlength=queries))
+        log_probs = _advance(session, chosen.beam[alive], chosen.token[alive])
+        live = Beams(query=query[alive], lo=chosen.lo[alive], hi=chosen.hi[alive], score=chosen.score[alive])
+        rows.append(np.bincount(live.query, minlength=queries))
     return SearchResult(candidates=_concatenate(looked_at), rows=np.stack(rows, axis=1))
 
 
-def best_per_query(query: np.ndarray, score: np.ndarray, queries: int, most: int) -> tuple[np.ndarray, np.ndarray]:
-    """Entries of the `most` best scores of each query, best first, and their place among them from 0.
-
-    `query` is ascending. Of equal scores the earlier entry wins.
-    """
-    ends = np.searchsorted(query, np.arange(queries + 1))
-    picked: list[np.ndarray] = []
-    for begin, end in pairwise(ends):
-        scores = score[begin:end]
-        if len(scores) > most:
-            cut = np.partition(scores, len(scores) - most)[len(scores) - most]
-            chosen = np.flatnonzero(scores >= cut)
-        else:
-            chosen = np.arange(len(scores))
-        picked.append(begin + chosen[np.argsort(-scores[chosen], kind="stable")[:most]])
-    place = [np.arange(len(each)) for each in picked]
-    return np.concatenate(picked), np.concatenate(place)
-
-
 def _first_per_query(entries: np.ndarray, query: np.ndarray, most: int) -> np.ndarray:
-    starts = np.searchsorted(query, query)
-    return entries[np.arange(len(entries)) - starts < most]
+    mine = query[entries]
+    return entries[np.arange(len(entries)) - np.searchsorted(mine, mine) < most]
 
 
-def _advance(session: Session, parents: np.ndarray, tokens: np.ndarray, device: torch.device) -> np.ndarray:
+def _advance(session: Session, parents: np.ndarray, tokens: np.ndarray) -> np.ndarray:
+    device = session.first.device
     moved = (torch.from_numpy(np.asarray(each, dtype=np.int64)).to(device) for each in (parents, tokens))
     return session.advance(*moved).float().cpu().numpy()
 
 
-def _candidates(
-    step: Children, best: np.ndarray, query: np.ndarray, total: np.ndarray, length: int, complete: np.ndarray
-) -> Candidates:
+def _candidates(chosen: Chosen, query: np.ndarray, length: int, beams: int) -> Candidates:
     return Candidates(
-        query=query[step.beam[best]],
-        lo=step.lo[best],
-        hi=step.hi[best],
-        length=np.full(len(best), length),
-        score=total[best],
-        complete=complete,
+        query=query,
+        lo=chosen.lo,
+        hi=chosen.hi,
+        length=np.full(len(query), length),
+        score=chosen.score,
+        complete=~chosen.grows & (chosen.place < beams),
     )
 
 

@@ -1,59 +1,93 @@
-"""One step of the constraint: which tokens may follow each beam, and the interval that each leads to."""
+"""One step of the constraint: which tokens may follow each beam, and the state that each leads to.
+
+This is the readable reference, which enumerates everything; `numba_step.py` and `torch_step.py` find the best
+continuations without it, with the same results. States are `lo` and `hi`, int64 (beams, shards).
+"""
 
 from dataclasses import dataclass
 
 import numpy as np
 
-from workers.decoding.index import Index
+from workers.decoding.index import Index, Shard
 from workers.ragged import concatenated_ranges
 
 
 @dataclass(frozen=True, kw_only=True)
 class Children:
-    """Flat arrays, one entry a (beam, token); grouped by beam, tokens ascending in a group."""
+    """One entry a (beam, token); grouped by beam, tokens ascending in a group."""
 
     beam: np.ndarray
     token: np.ndarray
+    """int64 (entries,) both."""
     lo: np.ndarray
     hi: np.ndarray
+    """int64 (entries, shards)."""
 
 
 def children(index: Index, lo: np.ndarray, hi: np.ndarray, depth: int) -> Children:
-    """All continuations of beams `[lo, hi)` that matched `depth` tokens. A match never runs over a boundary."""
+    """All continuations of beams that matched `depth` tokens. A match never runs over a boundary."""
+    found = [
+        _of_shard(shard, index.boundary, lo[:, number], hi[:, number], depth)
+        for number, shard in enumerate(index.shards)
+    ]
+    beam, token = (np.concatenate([part[place] for part in found]) for place in (0, 1))
+    key = beam * (index.boundary + 1) + token
+    distinct, entry = np.unique(key, return_inverse=True)
+    new_lo, new_hi = (np.zeros((len(distinct), len(index.shards)), dtype=np.int64) for _ in range(2))
+    shard_of = np.repeat(np.arange(len(found)), [len(part[0]) for part in found])
+    new_lo[entry, shard_of] = np.concatenate([part[2] for part in found])
+    new_hi[entry, shard_of] = np.concatenate([part[3] for part in found])
+    beam, token = np.divmod(distinct, index.boundary + 1)
+    return Children(beam=beam, token=token, lo=new_lo, hi=new_hi)
+
+
+def can_grow(index: Index, lo: np.ndarray, hi: np.ndarray, depth: int) -> np.ndarray:
+    """Whether a token follows the `depth` tokens of each state. Boundaries sort last, so the first entry tells."""
+    grows = np.zeros(len(lo), dtype=bool)
+    for number, shard in enumerate(index.shards):
+        there = np.flatnonzero(hi[:, number] > lo[:, number])
+        first = shard.order[lo[there, number]].astype(np.int64)
+        grows[there] |= shard.tokens[first + depth] != index.boundary
+    return grows
+
+
+Part = tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]
+"""beam, token, lo, hi of one shard's continuations."""
+
+
+def _of_shard(shard: Shard, boundary: int, lo: np.ndarray, hi: np.ndarray, depth: int) -> Part:
     if depth == 0:
-        return _first(index, len(lo))
+        beam, at = _all_pairs(np.flatnonzero(hi > lo), len(shard.first_token))
+        return beam, shard.first_token[at].astype(np.int64), _wide(shard.first_lo[at]), _wide(shard.first_lo[at + 1])
     if depth == 1:
-        return _second(index, lo)
-    return _deeper(index, lo, hi, depth)
+        return _second(shard, boundary, lo, hi)
+    return _deeper(shard, boundary, lo, hi, depth)
 
 
-def can_grow(index: Index, lo: np.ndarray, depth: int) -> np.ndarray:
-    """Whether a token follows the `depth` tokens of each interval. Boundaries sort last, so its first entry tells."""
-    return index.tokens[index.order[lo] + depth] != index.boundary
+def _all_pairs(beams: np.ndarray, entries: int) -> tuple[np.ndarray, np.ndarray]:
+    return np.repeat(beams, entries), np.tile(np.arange(entries), len(beams))
 
 
-def _first(index: Index, beams: int) -> Children:
-    kinds = len(index.first_token)
-    return Children(
-        beam=np.repeat(np.arange(beams), kinds),
-        token=np.tile(index.first_token, beams),
-        lo=np.tile(index.first_lo[:-1], beams),
-        hi=np.tile(index.first_lo[1:], beams),
-    )
+def _wide(positions: np.ndarray) -> np.ndarray:
+    return positions.astype(np.int64)
 
 
-def _second(index: Index, lo: np.ndarray) -> Children:
-    group = np.searchsorted(index.first_lo, lo, side="right") - 1
-    starts = index.second_offsets[group]
-    at, beam = concatenated_ranges(starts, index.second_offsets[group + 1] - starts)
-    return Children(beam=beam, token=index.second_token[at], lo=index.second_lo[at], hi=index.second_hi[at])
+def _second(shard: Shard, boundary: int, lo: np.ndarray, hi: np.ndarray) -> Part:
+    beams = np.flatnonzero(hi > lo)
+    group = np.searchsorted(shard.first_lo, lo[beams], side="right") - 1
+    starts = _wide(shard.second_offsets[group])
+    at, owner = concatenated_ranges(starts, _wide(shard.second_offsets[group + 1]) - starts)
+    inside = shard.second_token[at] != boundary
+    at, owner = at[inside], owner[inside]
+    token = shard.second_token[at].astype(np.int64)
+    return beams[owner], token, _wide(shard.second_lo[at]), _wide(shard.second_lo[at + 1])
 
 
-def _deeper(index: Index, lo: np.ndarray, hi: np.ndarray, depth: int) -> Children:
+def _deeper(shard: Shard, boundary: int, lo: np.ndarray, hi: np.ndarray, depth: int) -> Part:
     at, beam = concatenated_ranges(lo, hi - lo)
-    token = index.tokens[index.order[at] + depth]
+    token = shard.tokens[_wide(shard.order[at]) + depth].astype(np.int64)
     starts = np.flatnonzero(np.diff(beam, prepend=-1) | np.diff(token, prepend=-1))
     ends = np.append(starts[1:], len(at))
-    inside = token[starts] != index.boundary
+    inside = token[starts] != boundary
     starts, ends = starts[inside], ends[inside]
-    return Children(beam=beam[starts], token=token[starts], lo=at[starts], hi=at[ends - 1] + 1)
+    return beam[starts], token[starts], at[starts], at[ends - 1] + 1

@@ -9,13 +9,14 @@ by falling weight; one that overlaps with what is covered already does not count
 document has shown already counts less, and each counts once a document.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numba
 import numpy as np
 
 from workers.decoding.beam import Candidates
-from workers.decoding.index import Index
+from workers.decoding.view import View
 
 SMOOTHING = 5.0
 RARE = 1500
@@ -41,16 +42,28 @@ class Evidence:
 class EvidenceScorer:
     """Scores documents of one index. Holds scratch arrays the size of the corpus, so make one a worker."""
 
-    def __init__(self, index: Index) -> None:
-        self.tokens = np.asarray(index.tokens)
-        self.order = np.asarray(index.order)
-        self.row_starts = np.asarray(index.row_starts)
+    def __init__(self, views: Sequence[View], documents: int) -> None:
+        index = views[0].index
+        self.token_count = index.token_count
+        self.tokens = index.shards[0].tokens
+        self.order = index.shards[0].order.astype(np.int64)
+        self.row_starts = index.shards[0].row_starts.astype(np.int64)
         self.covered = np.zeros(len(self.tokens), dtype=np.int64)
         self.seen_type = np.zeros(int(index.boundary) + 1, dtype=np.int64)
         self.stamp = 0
 
-    def rank(self, evidence: Evidence, depth: int, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
-        """(documents, scores) of the best `depth`, best first; ties are broken at random by `rng`."""
+    def rank(
+        self, candidates: Sequence[Candidates], query: int, depth: int, rng: np.random.Generator
+    ) -> tuple[np.ndarray, np.ndarray]:
+        """(documents, scores) of the best `depth`, best first; ties are broken at random by `rng`.
+
+        `candidates`: one a view. `query`: row of the batch.
+        """
+        found = candidates[0]
+        return self.rank_evidence(weigh(found, np.flatnonzero(found.query == query), self.token_count), depth, rng)
+
+    def rank_evidence(self, evidence: Evidence, depth: int, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
+        """As `rank`, from n-grams that have their weights."""
         rare = evidence.hi - evidence.lo <= RARE
         found = self._scores(_subset(evidence, rare), np.empty(0, dtype=np.int64))
         documents, scores = _best(*found, FULLY_SCORED, rng)
@@ -77,7 +90,7 @@ def weigh(candidates: Candidates, chosen: np.ndarray, token_count: int) -> Evide
     """Evidence out of one query's candidates (`chosen`: their entries); weightless and too short ones are left out."""
     long_enough = candidates.length[chosen] >= min(SHORTEST, int(candidates.length[chosen].max(initial=SHORTEST)))
     chosen = chosen[long_enough]
-    lo, hi = candidates.lo[chosen], candidates.hi[chosen]
+    lo, hi = candidates.lo[chosen, 0], candidates.hi[chosen, 0]
     weight = weights(candidates.score[chosen], hi - lo, token_count)
     by_weight = np.argsort(-weight, kind="stable")
     by_weight = by_weight[weight[by_weight] > 0]

@@ -1,116 +1,224 @@
-"""The index behind every constraint: a token array and one sorted order of positions in it.
+"""The index behind every constraint: token arrays and one sorted order of positions in them.
 
-A row is a document (n-grams) or an identifier (codes); rows lie one after the other, each followed by
-a boundary, which is larger than any token. `order` sorts either all positions (a suffix array) or the
-starts of rows. Everything that begins with a given prefix is then one interval `[lo, hi)` of `order`:
-that interval is a beam's whole state, and `hi - lo` is how often the prefix occurs. Two shallow tables
-make the first two steps, where intervals are widest, independent of their width.
+A row is a document (n-grams), a field of one (titles, pseudo-queries) or an identifier (codes). Rows lie one after
+the other, each followed by a boundary, which is larger than any token. `order` sorts either all positions (a suffix
+array) or the starts of rows. Everything that begins with a given prefix is then one interval `[lo, hi)` of `order`:
+that interval is a beam's whole state, and `hi - lo` is how often the prefix occurs. Two shallow tables make the
+first two steps, where intervals are widest, independent of their width.
+
+One suffix array holds up to `SHARD_TOKENS`; a larger corpus is cut into shards, and a state is an interval a shard.
 """
 
 from dataclasses import dataclass, fields
+from itertools import pairwise
 from pathlib import Path
 from typing import Literal
 
+import numba
 import numpy as np
 from pydivsufsort import divsufsort
 
+from results.store import read_json, write_json
 from workers.ragged import Ragged
+
+SHARD_TOKENS = 1 << 28
+"""Sorting takes about 14 bytes a token for as long as it lasts: 3.8 GB for a whole shard of a 16-bit vocabulary."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Shard:
+    """Arrays of a run of whole rows. All of them can be memory-mapped.
+
+    A group of the second table is the continuations of one first token; ends of rows are among them, as the boundary,
+    which is last in its group. So the groups, and the entries within them, tile `order` without a gap.
+    """
+
+    tokens: np.ndarray
+    """Rows with a boundary behind each: uint16 or uint32 (n,)."""
+    order: np.ndarray
+    """Sorted positions: uint32 (m,). Positions of boundaries are left out."""
+    row_starts: np.ndarray
+    """uint32 (rows + 1,): where each row starts in `tokens`; the last entry is n."""
+    first_token: np.ndarray
+    """Tokens that a row or suffix starts with, ascending: (k,)."""
+    first_lo: np.ndarray
+    """uint32 (k + 1,): where the interval of each begins; it ends where the next one begins."""
+    second_token: np.ndarray
+    """What follows them, by first token, ascending in a group: (c,)."""
+    second_lo: np.ndarray
+    """uint32 (c + 1,): where the interval of each begins."""
+    second_offsets: np.ndarray
+    """uint32 (k + 1,): the group of each first token."""
+
+    def row_of(self, positions: np.ndarray) -> np.ndarray:
+        """The row, counted from this shard's first, that each position of `tokens` lies in: int64."""
+        return np.searchsorted(self.row_starts, positions.astype(np.uint32), side="right") - 1
 
 
 @dataclass(frozen=True, kw_only=True)
 class Index:
-    """Arrays of one index. All of them can be memory-mapped."""
+    """Shards in the order of their rows."""
 
-    tokens: np.ndarray
-    """Rows with a boundary behind each: int32 (n,)."""
-    order: np.ndarray
-    """Sorted positions: int64 (m,). Positions of boundaries are left out."""
-    row_starts: np.ndarray
-    """int64 (rows + 1,): where each row starts in `tokens`; the last entry is n."""
-    first_token: np.ndarray
-    """Tokens that a row or suffix starts with, ascending: (k,)."""
-    first_lo: np.ndarray
-    """int64 (k + 1,): their intervals of `order`."""
-    second_token: np.ndarray
-    """Second tokens, grouped by the first one, ascending in a group."""
-    second_lo: np.ndarray
-    second_hi: np.ndarray
-    """Their intervals of `order`."""
-    second_offsets: np.ndarray
-    """int64 (k + 1,): the group of each first token."""
-    boundary: np.ndarray
-    """int (): the boundary's value."""
+    shards: tuple[Shard, ...]
+    first_rows: np.ndarray
+    """int64 (shards + 1,): the number of each shard's first row, and that of all rows."""
+    boundary: int
+
+    @property
+    def token_count(self) -> int:
+        """Tokens of all rows, without boundaries."""
+        return sum(len(shard.tokens) for shard in self.shards) - int(self.first_rows[-1])
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes of all arrays."""
+        return sum(getattr(shard, field.name).nbytes for shard in self.shards for field in fields(Shard))
+
+    def whole(self) -> tuple[np.ndarray, np.ndarray]:
+        """lo and hi of the empty prefix, int64 (shards,) each."""
+        hi = np.array([len(shard.order) for shard in self.shards], dtype=np.int64)
+        return np.zeros_like(hi), hi
+
+    def rows(self, lo: np.ndarray, hi: np.ndarray) -> np.ndarray:
+        """Rows of all entries of one state, (shards,) each: int64, in the order of shards and of their sorting."""
+        parts = [
+            shard.row_of(shard.order[begin:end]) + first
+            for shard, first, begin, end in zip(self.shards, self.first_rows, lo, hi, strict=False)
+        ]
+        return np.concatenate(parts)
+
+    def prefix(self, lo: np.ndarray, hi: np.ndarray, length: int) -> np.ndarray:
+        """The tokens that one state, (shards,) each, stands for."""
+        shard = int(np.argmax(hi > lo))
+        start = int(self.shards[shard].order[lo[shard]])
+        return self.shards[shard].tokens[start : start + length]
 
     def save(self, folder: Path) -> None:
-        """One .npy a field."""
-        folder.mkdir(parents=True, exist_ok=True)
-        for field in fields(self):
-            np.save(folder / f"{field.name}.npy", getattr(self, field.name))
+        """A folder a shard with one .npy a field, and `index.json`."""
+        for number, shard in enumerate(self.shards):
+            (folder / str(number)).mkdir(parents=True, exist_ok=True)
+            for field in fields(Shard):
+                np.save(folder / str(number) / f"{field.name}.npy", getattr(shard, field.name))
+        write_json(folder / "index.json", {"boundary": self.boundary, "first_rows": self.first_rows.tolist()})
 
     @classmethod
     def load(cls, folder: Path) -> "Index":
         """Memory-mapped, so that the workers of a node share one copy."""
-        return cls(**{field.name: np.load(folder / f"{field.name}.npy", mmap_mode="r") for field in fields(cls)})
+        known = read_json(folder / "index.json")
+        shards = tuple(_load_shard(folder / str(number)) for number in range(len(known["first_rows"]) - 1))
+        first_rows = np.array(known["first_rows"], dtype=np.int64)
+        return cls(shards=shards, first_rows=first_rows, boundary=known["boundary"])
 
-    def row_of(self, positions: np.ndarray) -> np.ndarray:
-        """The row that each position of `tokens` lies in."""
-        return np.searchsorted(self.row_starts, positions, side="right") - 1
 
-
-def build_index(rows: Ragged, vocabulary: int, sort: Literal["suffixes", "rows"]) -> Index:
-    """Index of the rows. Token ids must be below `vocabulary`. Empty rows are kept and never matched."""
-    tokens, row_starts = _with_boundaries(rows, vocabulary)
-    if sort == "suffixes":
-        order = suffix_array(tokens)
-        order = order[: len(order) - len(rows)]  # boundaries are the largest suffixes
-    else:
-        order = _sorted_rows(rows, vocabulary, row_starts)
-    first = tokens[order]
-    first_token, first_lo = np.unique(first, return_index=True)
-    second = tokens[order + 1] if len(order) else first
-    changes = np.flatnonzero((np.diff(first) != 0) | (np.diff(second) != 0)) + 1
-    lo = np.concatenate([[0], changes]) if len(order) else np.empty(0, dtype=np.int64)
-    hi = np.append(lo[1:], len(order)) if len(order) else lo
-    inside = second[lo] != vocabulary
-    lo, hi = lo[inside], hi[inside]
-    return Index(
-        tokens=tokens,
-        order=order,
-        row_starts=row_starts,
-        first_token=first_token,
-        first_lo=np.append(first_lo, len(order)),
-        second_token=second[lo],
-        second_lo=lo,
-        second_hi=hi,
-        second_offsets=np.searchsorted(first[lo], np.append(first_token, vocabulary)),
-        boundary=np.array(vocabulary),
+def _load_shard(folder: Path) -> Shard:
+    # As plain arrays over the mapped memory: numpy.memmap's own indexing is many times slower.
+    return Shard(
+        **{field.name: np.load(folder / f"{field.name}.npy", mmap_mode="r").view(np.ndarray) for field in fields(Shard)}
     )
 
 
+def build_index(
+    rows: Ragged, vocabulary: int, sort: Literal["suffixes", "rows"], shard_tokens: int = SHARD_TOKENS
+) -> Index:
+    """Index of the rows. Token ids must be below `vocabulary`. Empty rows are kept and never matched.
+
+    A row is never cut: one that is longer than `shard_tokens` is a shard of its own.
+    """
+    cuts = _cut(rows, shard_tokens)
+    shards = tuple(_build_shard(rows, begin, end, vocabulary, sort) for begin, end in pairwise(cuts))
+    return Index(shards=shards, first_rows=np.array(cuts, dtype=np.int64), boundary=vocabulary)
+
+
+def _cut(rows: Ragged, shard_tokens: int) -> list[int]:
+    """The first row of each shard, and the number of rows; there is always one shard."""
+    ends = np.asarray(rows.offsets)[1:] + np.arange(1, len(rows) + 1)  # with boundaries
+    cuts, before = [0], 0
+    while cuts[-1] < len(rows):
+        last = int(np.searchsorted(ends, before + shard_tokens, side="right"))
+        cuts.append(max(last, cuts[-1] + 1))
+        before = int(ends[cuts[-1] - 1])
+    return cuts if len(cuts) > 1 else [0, 0]
+
+
+def _build_shard(rows: Ragged, begin: int, end: int, boundary: int, sort: str) -> Shard:
+    tokens, row_starts = _with_boundaries(rows, begin, end, boundary)
+    order = suffix_array(tokens)
+    order = order[: len(order) - (end - begin)]  # boundaries are the largest suffixes
+    if sort == "rows":
+        starts = np.zeros(len(tokens), dtype=bool)
+        starts[row_starts[:-1]] = True
+        order = order[starts[order]]
+    firsts, first_lo, seconds, second_lo, second_offsets = _shallow(tokens, order, boundary)
+    return Shard(
+        tokens=tokens,
+        order=order,
+        row_starts=row_starts,
+        first_token=firsts,
+        first_lo=first_lo,
+        second_token=seconds,
+        second_lo=second_lo,
+        second_offsets=second_offsets,
+    )
+
+
+def _with_boundaries(rows: Ragged, begin: int, end: int, boundary: int) -> tuple[np.ndarray, np.ndarray]:
+    offsets = np.asarray(rows.offsets[begin : end + 1]) - rows.offsets[begin]
+    row_starts = (offsets + np.arange(len(offsets))).astype(np.uint32)
+    tokens = np.full(int(row_starts[-1]), boundary, dtype=np.uint16 if boundary < 2**16 else np.uint32)
+    inside = np.ones(len(tokens), dtype=bool)
+    inside[row_starts[1:].astype(np.int64) - 1] = False
+    tokens[inside] = rows.values[rows.offsets[begin] : rows.offsets[end]]
+    return tokens, row_starts
+
+
 def suffix_array(tokens: np.ndarray) -> np.ndarray:
-    """Positions of all suffixes in ascending order, int64 (n,); by divsufsort over big-endian bytes.
+    """Positions of all suffixes in ascending order, uint32 (n,); by divsufsort over big-endian bytes.
 
     Comparing big-endian bytes compares tokens, so the byte positions that start a token are in token order.
     """
     if len(tokens) == 0:
-        return np.empty(0, dtype=np.int64)
-    width = 2 if int(tokens.max()) < 2**16 else 4
-    text = tokens.astype(f">u{width}").view(np.uint8)
-    positions = divsufsort(text)
-    return (positions[positions % width == 0] // width).astype(np.int64)
+        return np.empty(0, dtype=np.uint32)
+    width = tokens.dtype.itemsize
+    return _token_positions(divsufsort(tokens.astype(tokens.dtype.newbyteorder(">")).view(np.uint8)), width)
 
 
-def _with_boundaries(rows: Ragged, boundary: int) -> tuple[np.ndarray, np.ndarray]:
-    row_starts = rows.offsets + np.arange(len(rows.offsets))
-    tokens = np.full(row_starts[-1], boundary, dtype=np.int32)
-    inside = np.ones(len(tokens), dtype=bool)
-    inside[row_starts[1:] - 1] = False
-    tokens[inside] = rows.values
-    return tokens, row_starts
+@numba.njit(cache=True)
+def _token_positions(byte_positions: np.ndarray, width: int) -> np.ndarray:
+    out = np.empty(len(byte_positions) // width, dtype=np.uint32)
+    found = 0
+    for position in byte_positions:
+        if position % width == 0:
+            out[found] = position // width
+            found += 1
+    return out
 
 
-def _sorted_rows(rows: Ragged, boundary: int, row_starts: np.ndarray) -> np.ndarray:
-    longest = int(rows.lengths.max(initial=0))
-    columns = rows.padded(np.arange(len(rows)), fill=boundary)
-    ranked = np.lexsort([columns[:, column] for column in reversed(range(longest))]) if longest else np.arange(0)
-    return row_starts[:-1][ranked[rows.lengths[ranked] > 0]]
+@numba.njit(cache=True)
+def _shallow(tokens: np.ndarray, order: np.ndarray, boundary: int) -> tuple[np.ndarray, ...]:
+    """The two shallow tables, by one pass that counts and one that writes."""
+    firsts, seconds = 0, 0
+    last_first = last_second = np.int64(-1)
+    for position in order:
+        first, second = np.int64(tokens[position]), np.int64(tokens[position + 1])
+        firsts += first != last_first
+        seconds += (first != last_first) or (second != last_second)
+        last_first, last_second = first, second
+    first_token = np.empty(firsts, dtype=tokens.dtype)
+    first_lo = np.empty(firsts + 1, dtype=np.uint32)
+    second_token = np.empty(seconds, dtype=tokens.dtype)
+    second_lo = np.empty(seconds + 1, dtype=np.uint32)
+    second_offsets = np.empty(firsts + 1, dtype=np.uint32)
+    f, s = 0, 0
+    last_first = last_second = np.int64(-1)
+    for rank in range(len(order)):
+        first, second = np.int64(tokens[order[rank]]), np.int64(tokens[order[rank] + 1])
+        if first != last_first or second != last_second:
+            if first != last_first:
+                first_token[f], first_lo[f], second_offsets[f] = first, rank, s
+                f += 1
+            second_token[s], second_lo[s] = second, rank
+            s += 1
+        last_first, last_second = first, second
+    first_lo[f] = second_lo[s] = len(order)
+    second_offsets[f] = s
+    return first_token, first_lo, second_token, second_lo, second_offsets

@@ -10,6 +10,7 @@ import numpy as np
 
 from workers.corpus.documents import Corpus
 from workers.decoding.index import build_index
+from workers.decoding.view import View
 from workers.errors import BadInput
 from workers.identifiers.sets import IdentifierSet, Pairs, query_documents, seeded_order
 from workers.ragged import Ragged
@@ -43,15 +44,25 @@ def build(settings: CodebookIdentifiers, corpus: Corpus, tokenized: TokenizedCor
     token_vectors = np.concatenate([centroids.reshape(-1, vectors.shape[1]), np.zeros((extra, vectors.shape[1]))])
     train = _train_pairs(settings, corpus, tokenized, identifiers, seed)
     queries, documents = query_documents(corpus, held_out=True)
+    view = View(
+        name="codes",
+        index=build_index(identifiers, vocabulary, "rows"),
+        documents=np.arange(len(identifiers), dtype=np.int32),
+        marker=None,
+        max_length=int(identifiers.lengths.max()),
+    )
     return IdentifierSet(
         kind=settings.kind,
-        index=build_index(identifiers, vocabulary, "rows"),
+        views=(view,),
         train=train.take(seeded_order(len(train), seed)),
         held_out=Pairs(
-            sources=tokenized.queries, source=queries, document=documents, target=identifiers.take(documents)
+            sources=tokenized.queries,
+            source=queries,
+            document=documents,
+            target=identifiers.take(documents),
+            view=np.zeros(len(documents), dtype=np.int8),
         ),
         vocabulary=vocabulary,
-        max_length=int(identifiers.lengths.max()),
         ranks_by="identifier",
         mean_nll=False,
         token_vectors=token_vectors.astype(np.float32),
@@ -115,7 +126,11 @@ def _train_pairs(
     )
     documents = np.concatenate([query_docs, span_docs])
     return Pairs(
-        sources=sources, source=np.arange(len(documents)), document=documents, target=identifiers.take(documents)
+        sources=sources,
+        source=np.arange(len(documents)),
+        document=documents,
+        target=identifiers.take(documents),
+        view=np.zeros(len(documents), dtype=np.int8),
     )
 
 

@@ -9,6 +9,7 @@ import numpy as np
 
 from workers.corpus.documents import Corpus
 from workers.decoding.index import build_index
+from workers.decoding.view import View
 from workers.identifiers.sets import IdentifierSet, Pairs, query_documents, seeded_order
 from workers.ragged import Ragged
 from workers.settings import NgramIdentifiers
@@ -25,13 +26,19 @@ def build(settings: NgramIdentifiers, corpus: Corpus, tokenized: TokenizedCorpus
     idf = inverse_document_frequency(tokenized.documents, tokenized.vocabulary)
     rng = np.random.default_rng([seed, 1])
     train = _pairs(settings, corpus, tokenized, idf, rng, held_out=False)
+    body = View(
+        name="body",
+        index=build_index(tokenized.documents, tokenized.vocabulary, "suffixes"),
+        documents=np.arange(len(tokenized.documents), dtype=np.int32),
+        marker=None,
+        max_length=settings.length,
+    )
     return IdentifierSet(
         kind=settings.kind,
-        index=build_index(tokenized.documents, tokenized.vocabulary, "suffixes"),
+        views=(body,),
         train=train.take(seeded_order(len(train), seed)),
         held_out=_pairs(settings, corpus, tokenized, idf, rng, held_out=True),
         vocabulary=tokenized.vocabulary,
-        max_length=settings.length,
         ranks_by="evidence",
         mean_nll=True,
         token_vectors=None,
@@ -93,4 +100,5 @@ def _pairs(
         source=np.repeat(queries, settings.per_query),
         document=np.repeat(documents, settings.per_query),
         target=Ragged.of(targets),
+        view=np.zeros(len(targets), dtype=np.int8),
     )

@@ -1,4 +1,4 @@
-"""What every identifier kind comes to: an index, training pairs in one seeded order, held-out identifiers."""
+"""What every identifier kind comes to: views to write in, training pairs in one seeded order, held-out identifiers."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -7,18 +7,20 @@ import numpy as np
 
 from results.store import read_json, write_json
 from workers.corpus.documents import Corpus
-from workers.decoding.index import Index
+from workers.decoding.view import View
 from workers.ragged import Ragged
 
 
 @dataclass(frozen=True, kw_only=True)
 class Pairs:
-    """Pair i is (source tokens `sources[source[i]]`, document `document[i]`, identifier `target[i]`)."""
+    """Pair i is (source tokens `sources[source[i]]`, document `document[i]`, identifier `target[i]` in `view[i]`)."""
 
     sources: Ragged
     source: np.ndarray
     document: np.ndarray
     target: Ragged
+    view: np.ndarray
+    """int8: which of the set's views the identifier is written in."""
 
     def __len__(self) -> int:
         return len(self.source)
@@ -30,6 +32,7 @@ class Pairs:
             source=self.source[rows],
             document=self.document[rows],
             target=self.target.take(rows),
+            view=self.view[rows],
         )
 
     def save(self, folder: Path) -> None:
@@ -39,6 +42,7 @@ class Pairs:
         self.target.save(folder, "target")
         np.save(folder / "source.npy", self.source)
         np.save(folder / "document.npy", self.document)
+        np.save(folder / "view.npy", self.view)
 
     @classmethod
     def load(cls, folder: Path) -> "Pairs":
@@ -48,6 +52,7 @@ class Pairs:
             target=Ragged.load(folder, "target"),
             source=np.load(folder / "source.npy"),
             document=np.load(folder / "document.npy"),
+            view=np.load(folder / "view.npy"),
         )
 
 
@@ -61,13 +66,11 @@ class IdentifierSet:
     """
 
     kind: str
-    index: Index
+    views: tuple[View, ...]
     train: Pairs
     held_out: Pairs
     vocabulary: int
     """Token ids below this may occur: the tokenizer's and the identifiers' own."""
-    max_length: int
-    """Longest identifier in tokens."""
     ranks_by: str
     """`evidence`: partial identifiers vote for documents; `identifier`: a finished identifier is one document."""
     mean_nll: bool
@@ -77,24 +80,27 @@ class IdentifierSet:
 
     def save(self, folder: Path) -> None:
         """Arrays as .npy, the rest as `identifiers.json`."""
-        self.index.save(folder / "index")
+        for number, view in enumerate(self.views):
+            view.save(folder / f"view{number}")
         self.train.save(folder / "train")
         self.held_out.save(folder / "held_out")
         if self.token_vectors is not None:
             np.save(folder / "token_vectors.npy", self.token_vectors)
-        names = ("kind", "vocabulary", "max_length", "ranks_by", "mean_nll")
-        write_json(folder / "identifiers.json", {name: getattr(self, name) for name in names})
+        names = ("kind", "vocabulary", "ranks_by", "mean_nll")
+        known = {name: getattr(self, name) for name in names}
+        write_json(folder / "identifiers.json", known | {"views": len(self.views)})
 
     @classmethod
     def load(cls, folder: Path) -> "IdentifierSet":
         """Read a finished identifiers step."""
         vectors = folder / "token_vectors.npy"
+        known = read_json(folder / "identifiers.json")
         return cls(
-            index=Index.load(folder / "index"),
+            views=tuple(View.load(folder / f"view{number}") for number in range(known.pop("views"))),
             train=Pairs.load(folder / "train"),
             held_out=Pairs.load(folder / "held_out"),
             token_vectors=np.load(vectors) if vectors.exists() else None,
-            **read_json(folder / "identifiers.json"),
+            **known,
         )
 
 
