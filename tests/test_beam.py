@@ -6,9 +6,12 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from workers.decoding.beam import Candidates, beam_search
+from workers.decoding import numba_step, step
+from workers.decoding.beam import Candidates, Search, beam_search
+from workers.decoding.device_beam import beam_search_on_device
 from workers.decoding.index import build_index
 from workers.decoding.step import best_per_query
+from workers.decoding.torch_step import DeviceIndex
 from workers.models.build import build
 from workers.models.sessions import open_session
 from workers.ragged import Ragged
@@ -16,6 +19,13 @@ from workers.settings import ModelSettings
 
 VOCABULARY = 12
 QUERIES = Ragged.of([[5, 6, 7], [8], [9, 10, 11, 3, 4]])
+ENGINES = {
+    "reference": lambda session, index, search: beam_search(session, index, search, step.best_continuations),
+    "numba": lambda session, index, search: beam_search(session, index, search, numba_step.best_continuations),
+    "device": lambda session, index, search: beam_search_on_device(
+        session, DeviceIndex.of(index, torch.device("cpu")), search
+    ),
+}
 
 
 class TableSession:
@@ -23,15 +33,16 @@ class TableSession:
 
     def __init__(self, queries: int, seed: int) -> None:
         self.seed = seed
-        self.paths: list[tuple[int, ...]] = [(query,) for query in range(queries)]
+        self.queries = queries
+        self.restart()
         self.first = self._log_probs()
+
+    def restart(self) -> None:
+        self.paths: list[tuple[int, ...]] = [(query,) for query in range(self.queries)]
 
     def advance(self, parents: torch.Tensor, tokens: torch.Tensor) -> torch.Tensor:
         self.paths = [(*self.paths[int(p)], int(t)) for p, t in zip(parents, tokens, strict=True)]
         return self._log_probs()
-
-    def score(self, parents: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
-        raise AssertionError("a search does not score")
 
     def _log_probs(self) -> torch.Tensor:
         return torch.stack([path_log_probs(path, self.seed) for path in self.paths])
@@ -72,25 +83,59 @@ rows_strategy = st.lists(st.lists(st.integers(0, VOCABULARY - 1), max_size=6), m
 
 
 @settings(max_examples=60, deadline=None)
-@given(rows_strategy, st.integers(1, 6), st.integers(1, 5), st.integers(0, 99), st.booleans())
-def test_equals_search_over_a_trie(rows, beams, longest, seed, suffixes) -> None:
-    index = build_index(Ragged.of(rows), VOCABULARY, "suffixes" if suffixes else "rows")
-    if not index.whole()[1].any():
-        return
-    found = beam_search(TableSession(3, seed), index, beams, longest).candidates
+@given(
+    rows_strategy,
+    st.integers(1, 6),
+    st.integers(1, 5),
+    st.integers(0, 99),
+    st.booleans(),
+    st.sampled_from([6, 1 << 20]),
+    st.sampled_from(list(ENGINES)),
+)
+def test_equals_search_over_a_trie(rows, beams, longest, seed, suffixes, shard_tokens, engine) -> None:
+    index = build_index(Ragged.of(rows), VOCABULARY, "suffixes" if suffixes else "rows", shard_tokens)
+    search = Search(beams=beams, max_new_tokens=longest)
+    found = ENGINES[engine](TableSession(3, seed), index, search).candidates
     for query in range(3):
         seen, complete = reference_search(rows, query, seed, beams, longest, suffixes)
         assert sequences(found, index, query) == pytest.approx(seen, abs=1e-4)
         assert set(sequences(found, index, query, only_complete=True)) == set(complete)
 
 
+@settings(max_examples=60, deadline=None)
+@given(rows_strategy, st.integers(1, 6), st.integers(0, 99), st.integers(1, 6), st.sampled_from(list(ENGINES)))
+def test_a_floor_loses_nothing_that_matters(rows, beams, seed, wanted, engine) -> None:
+    """The best finished sequences are the same where hopeless beams are dropped, and no more rows are spent."""
+    index = build_index(Ragged.of(rows), VOCABULARY, "rows")
+    everything = ENGINES["reference"](TableSession(3, seed), index, Search(beams=beams, max_new_tokens=6))
+    search = Search(beams=beams, max_new_tokens=6, wanted=wanted)
+    found = ENGINES[engine](TableSession(3, seed), index, search)
+    for query in range(3):
+        all_of_them = sequences(everything.candidates, index, query, only_complete=True)
+        kept = sequences(found.candidates, index, query, only_complete=True)
+        assert sorted(kept.values())[-wanted:] == pytest.approx(sorted(all_of_them.values())[-wanted:], abs=1e-4)
+        assert set(kept) <= set(all_of_them)
+    passes = found.rows.shape[1]
+    assert (found.rows <= everything.rows[:, :passes]).all()
+
+
+@settings(max_examples=60, deadline=None)
+@given(rows_strategy, st.integers(1, 6), st.integers(0, 99), st.floats(-12, 0), st.sampled_from(list(ENGINES)))
+def test_a_floor_keeps_what_is_above_it(rows, beams, seed, floor, engine) -> None:
+    index = build_index(Ragged.of(rows), VOCABULARY, "suffixes")
+    everything = ENGINES["reference"](TableSession(2, seed), index, Search(beams=beams, max_new_tokens=5))
+    found = ENGINES[engine](TableSession(2, seed), index, Search(beams=beams, max_new_tokens=5, floor=floor))
+    for query in range(2):
+        above = {path: s for path, s in sequences(everything.candidates, index, query).items() if s > floor}
+        kept = sequences(found.candidates, index, query)
+        assert {path: s for path, s in kept.items() if s > floor} == pytest.approx(above, abs=1e-4)
+
+
 @settings(max_examples=40, deadline=None)
 @given(rows_strategy, st.integers(0, 99))
 def test_wide_beams_find_every_identifier(rows, seed) -> None:
     index = build_index(Ragged.of(rows), VOCABULARY, "rows")
-    if not index.whole()[1].any():
-        return
-    found = beam_search(TableSession(1, seed), index, 100, 6).candidates
+    found = beam_search(TableSession(1, seed), index, Search(beams=100, max_new_tokens=6)).candidates
     leaves = {tuple(r) for r in rows if r if not any(o[: len(r)] == r and len(o) > len(r) for o in rows)}
     expected = {
         leaf: sum(float(path_log_probs((0, *leaf[:depth]), seed)[token]) for depth, token in enumerate(leaf))
@@ -106,7 +151,8 @@ def test_batched_equals_one_by_one(family: str) -> None:
     index = build_index(Ragged.of(rows), VOCABULARY, "suffixes")
 
     def search(batch: list[int]) -> Candidates:
-        return beam_search(open_session(model, QUERIES, np.array(batch), 1, 64), index, 5, 4).candidates
+        session = open_session(model, QUERIES, np.array(batch), 1, 64)
+        return beam_search(session, index, Search(beams=5, max_new_tokens=4)).candidates
 
     together = search([0, 1, 2])
     for query in range(3):
@@ -130,5 +176,6 @@ def test_best_per_query_equals_sorting(entries, most) -> None:
 
 def test_rows_are_counted_for_flops() -> None:
     index = build_index(Ragged.of([[1, 2, 3], [1, 3, 2]]), VOCABULARY, "rows")
-    result = beam_search(TableSession(2, 0), index, 4, 3)
-    assert result.rows.tolist() == [[1, 1, 2], [1, 1, 2]]
+    for engine in ENGINES.values():
+        result = engine(TableSession(2, 0), index, Search(beams=4, max_new_tokens=3))
+        assert result.rows.tolist() == [[1, 1, 2], [1, 1, 2]]

@@ -10,7 +10,7 @@ from transformers import PreTrainedModel
 
 from results.store import read_json
 from workers.corpus.documents import Corpus, load
-from workers.decoding.beam import Candidates, beam_search
+from workers.decoding.beam import Candidates, Search, beam_search
 from workers.decoding.evidence import EvidenceScorer
 from workers.decoding.view import View
 from workers.flops import inference_flops
@@ -97,7 +97,8 @@ def retrieve(loaded: Loaded, settings: EvaluationSettings, budget: Budget) -> An
 def _search(loaded: Loaded, view: View, batch: np.ndarray, budget: Budget) -> tuple[Candidates, np.ndarray]:
     """What was written in one view, and the FLOPs of each query."""
     session = open_session(loaded.model, loaded.tokenized.queries, batch, loaded.end, loaded.query_length)
-    found = beam_search(session, view.index, budget.beams, new_tokens(budget, loaded.ids, view))
+    search = Search(beams=budget.beams, max_new_tokens=new_tokens(budget, loaded.ids, view))
+    found = beam_search(session, view.index, search)
     lengths = np.minimum(loaded.tokenized.queries.lengths[batch], loaded.query_length) + 1
     return found.candidates, inference_flops(build.shape_of(loaded.model), lengths, found.rows)
 

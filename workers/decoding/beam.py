@@ -1,7 +1,12 @@
-"""Constrained beam search over an index, for a batch of queries, synchronous in depth."""
+"""Constrained beam search over an index, for a batch of queries, synchronous in depth.
+
+A beam whose score lies below its query's floor is not continued: scores only fall, and nothing below the floor can
+matter any more. Where finished identifiers are wanted, the floor is the score of the worst of the best `wanted` ones
+that are finished; where n-grams are wanted as evidence, it is the score below which none weighs anything.
+"""
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 
 import numpy as np
 import torch
@@ -13,6 +18,18 @@ from workers.models.sessions import Session
 
 Step = Callable[[Index, Beams, np.ndarray, int, int, int], Chosen]
 """As `step.best_continuations`."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Search:
+    """What is searched for."""
+
+    beams: int
+    max_new_tokens: int
+    floor: float = -np.inf
+    """A score that nothing of interest lies below."""
+    wanted: int | None = None
+    """How many finished sequences matter; None where unfinished ones matter too."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -42,46 +59,72 @@ class SearchResult:
 
 
 def beam_search(
-    session: Session, index: Index, beams: int, max_new_tokens: int, best: Step = numba_step.best_continuations
+    session: Session, index: Index, search: Search, best: Step = numba_step.best_continuations
 ) -> SearchResult:
-    """The `beams` best sequences at each depth that only follow continuations in the index.
+    """The best sequences at each depth that only follow continuations in the index.
 
     Fewer continuations than beams are fine: there are then fewer beams. A sequence that cannot be continued
     leaves its place to the next best one.
     """
     queries = len(session.first)
-    log_probs = session.first.float().cpu().numpy()
+    log_probs = session.first.numpy(force=True)
     lo, hi = index.whole()
     live = Beams(
         query=np.arange(queries), lo=np.tile(lo, (queries, 1)), hi=np.tile(hi, (queries, 1)), score=np.zeros(queries)
     )
+    floors = Floors.of(search, queries)
     looked_at: list[Candidates] = []
     rows = [np.ones(queries, dtype=np.int64)]
-    for depth in range(max_new_tokens):
-        chosen = best(index, live, log_probs, depth, queries, 2 * beams)
+    for depth in range(search.max_new_tokens):
+        chosen = best(index, live, log_probs, depth, queries, 2 * search.beams)
         query = live.query[chosen.beam]
-        looked_at.append(_candidates(chosen, query, depth + 1, beams))
-        alive = _first_per_query(np.flatnonzero(chosen.grows), query, beams)
-        if depth + 1 == max_new_tokens or not len(alive):
+        looked_at.append(candidates_of(chosen, query, depth + 1, search.beams))
+        floors.raise_by(looked_at[-1])
+        alive = _first_per_query(np.flatnonzero(chosen.grows), query, search.beams)
+        alive = alive[chosen.score[alive] >= floors.values[query[alive]]]
+        if depth + 1 == search.max_new_tokens or not len(alive):
             break
-        log_probs = _advance(session, chosen.beam[alive], chosen.token[alive])
+        log_probs = advance(session, chosen.beam[alive], chosen.token[alive])
         live = Beams(query=query[alive], lo=chosen.lo[alive], hi=chosen.hi[alive], score=chosen.score[alive])
         rows.append(np.bincount(live.query, minlength=queries))
-    return SearchResult(candidates=_concatenate(looked_at), rows=np.stack(rows, axis=1))
+    return SearchResult(candidates=concatenate(looked_at), rows=np.stack(rows, axis=1))
 
 
-def _first_per_query(entries: np.ndarray, query: np.ndarray, most: int) -> np.ndarray:
-    mine = query[entries]
-    return entries[np.arange(len(entries)) - np.searchsorted(mine, mine) < most]
+@dataclass
+class Floors:
+    """Each query's floor, which rises as sequences are finished."""
+
+    values: np.ndarray
+    """float64 (queries,)."""
+    finished: np.ndarray | None
+    """float64 (queries, wanted): the best finished scores so far, in no order."""
+
+    @classmethod
+    def of(cls, search: Search, queries: int) -> "Floors":
+        """Before anything is finished."""
+        finished = None if search.wanted is None else np.full((queries, search.wanted), -np.inf)
+        return cls(values=np.full(queries, search.floor), finished=finished)
+
+    def raise_by(self, found: Candidates) -> None:
+        """Count in what a step has finished."""
+        if self.finished is None or not found.complete.any():
+            return
+        wanted = self.finished.shape[1]
+        for query in np.unique(found.query[found.complete]):
+            mine = found.score[found.complete & (found.query == query)]
+            self.finished[query] = np.sort(np.concatenate([self.finished[query], mine]))[-wanted:]
+        self.values = np.maximum(self.values, self.finished.min(axis=1))
 
 
-def _advance(session: Session, parents: np.ndarray, tokens: np.ndarray) -> np.ndarray:
+def advance(session: Session, parents: np.ndarray, tokens: np.ndarray) -> np.ndarray:
+    """float32 (rows, vocabulary): log-probabilities behind each new row, see `Session.advance`."""
     device = session.first.device
     moved = (torch.from_numpy(np.asarray(each, dtype=np.int64)).to(device) for each in (parents, tokens))
-    return session.advance(*moved).float().cpu().numpy()
+    return session.advance(*moved).numpy(force=True)
 
 
-def _candidates(chosen: Chosen, query: np.ndarray, length: int, beams: int) -> Candidates:
+def candidates_of(chosen: Chosen, query: np.ndarray, length: int, beams: int) -> Candidates:
+    """What a step looked at."""
     return Candidates(
         query=query,
         lo=chosen.lo,
@@ -92,6 +135,12 @@ def _candidates(chosen: Chosen, query: np.ndarray, length: int, beams: int) -> C
     )
 
 
-def _concatenate(parts: list[Candidates]) -> Candidates:
-    names = ("query", "lo", "hi", "length", "score", "complete")
+def concatenate(parts: list[Candidates]) -> Candidates:
+    """All steps' candidates in one."""
+    names = [field.name for field in fields(Candidates)]
     return Candidates(**{name: np.concatenate([getattr(part, name) for part in parts]) for name in names})
+
+
+def _first_per_query(entries: np.ndarray, query: np.ndarray, most: int) -> np.ndarray:
+    mine = query[entries]
+    return entries[np.arange(len(entries)) - np.searchsorted(mine, mine) < most]
