@@ -29,8 +29,8 @@ class TableSession:
         self.paths = [(*self.paths[int(p)], int(t)) for p, t in zip(parents, tokens, strict=True)]
         return self._log_probs()
 
-    def score(self, parents: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
-        raise AssertionError("a search does not score")
+    def restart(self) -> None:
+        raise AssertionError("a search has one pass")
 
     def _log_probs(self) -> torch.Tensor:
         return torch.stack([path_log_probs(path, self.seed) for path in self.paths])
@@ -106,7 +106,8 @@ def test_batched_equals_one_by_one(family: str) -> None:
     index = build_index(Ragged.of(rows), VOCABULARY, "suffixes")
 
     def search(batch: list[int]) -> Candidates:
-        return beam_search(open_session(model, QUERIES, np.array(batch), 1, 64), index, 5, 4).candidates
+        session = open_session(model, QUERIES, np.array(batch), np.ones(len(batch)), 64)
+        return beam_search(session, index, 5, 4).candidates
 
     together = search([0, 1, 2])
     for query in range(3):

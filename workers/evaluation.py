@@ -129,7 +129,8 @@ def retrieve(loaded: Loaded, settings: EvaluationSettings, budget: Budget) -> An
     for start in range(0, len(rows), settings.batch):
         batch = rows[start : start + settings.batch]
         began = time.perf_counter()
-        session = open_session(loaded.model, loaded.tokenized.queries, batch, loaded.end, loaded.query_length)
+        ends = np.full(len(batch), loaded.end)
+        session = open_session(loaded.model, loaded.tokenized.queries, batch, ends, loaded.query_length)
         found = beam_search(session, loaded.ids.index, budget.beams, new_tokens(budget, loaded.ids))
         ranked = _rank(loaded, found.candidates, batch, budget.beams, settings)
         elapsed = 1000 * (time.perf_counter() - began) / len(batch)

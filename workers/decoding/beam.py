@@ -62,7 +62,7 @@ def beam_search(session: Session, index: Index, beams: int, max_new_tokens: int)
         if depth + 1 == max_new_tokens or not len(alive):
             break
         parents = step.beam[alive]
-        log_probs = _advance(session, parents, step.token[alive], first.device)
+        log_probs = _advance(session, parents, step.token[alive])
         query, lo, hi, score = query[parents], step.lo[alive], step.hi[alive], total[alive]
         rows.append(np.bincount(query, minlength=queries))
     return SearchResult(candidates=_concatenate(looked_at), rows=np.stack(rows, axis=1))
@@ -92,9 +92,9 @@ def _first_per_query(entries: np.ndarray, query: np.ndarray, most: int) -> np.nd
     return entries[np.arange(len(entries)) - starts < most]
 
 
-def _advance(session: Session, parents: np.ndarray, tokens: np.ndarray, device: torch.device) -> np.ndarray:
-    moved = (torch.from_numpy(np.asarray(each, dtype=np.int64)).to(device) for each in (parents, tokens))
-    return session.advance(*moved).float().cpu().numpy()
+def _advance(session: Session, parents: np.ndarray, tokens: np.ndarray) -> np.ndarray:
+    parents, tokens = parents.astype(np.int64, copy=False), tokens.astype(np.int64)
+    return session.advance(torch.from_numpy(parents), torch.from_numpy(tokens)).cpu().numpy()
 
 
 def _candidates(
