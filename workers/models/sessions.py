@@ -96,8 +96,9 @@ class _Rows:
     def _room(self, rows: int) -> torch.Tensor:
         """float32 (rows, vocabulary) of memory that is used again: fresh pages cost as much as filling them."""
         if len(self.buffer) < rows:
+            room = max(rows, len(self.buffer) + len(self.buffer) // 4)  # rows that grow a little each time
             self.buffer = torch.empty(0)  # never the old and the new one at once
-            self.buffer = torch.empty(rows, self._vocabulary(), device=self.device)
+            self.buffer = torch.empty(room, self._vocabulary(), device=self.device)
         return self.buffer[:rows]
 
     def _vocabulary(self) -> int:
