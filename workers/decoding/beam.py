@@ -118,9 +118,7 @@ class Floors:
 
 def advance(session: Session, parents: np.ndarray, tokens: np.ndarray) -> np.ndarray:
     """float32 (rows, vocabulary): log-probabilities behind each new row, see `Session.advance`."""
-    device = session.first.device
-    moved = (torch.from_numpy(np.asarray(each, dtype=np.int64)).to(device) for each in (parents, tokens))
-    return session.advance(*moved).numpy(force=True)
+    return session.advance(torch.from_numpy(parents), torch.from_numpy(tokens)).numpy(force=True)
 
 
 def candidates_of(chosen: Chosen, query: np.ndarray, length: int, beams: int) -> Candidates:

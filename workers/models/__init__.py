@@ -1,1 +1,1 @@
-"""Models: shapes and counts, the ladder of sizes, building and loading. Only `build.py` imports torch."""
+"""Models: shapes and counts, the ladder of sizes, building and loading. Shapes and the ladder import no torch."""

@@ -5,6 +5,7 @@ import torch
 from torch import nn
 from transformers import PreTrainedModel
 
+from workers.models.logits import token_logits
 from workers.models.prompts import prompts
 from workers.ragged import Ragged
 
@@ -44,14 +45,14 @@ class PairLoss(nn.Module):
         sequence.scatter_(1, at[:, :-1], labels[:, :-1].clamp(min=0))
         hidden = self.model.model(input_ids=sequence, use_cache=False).last_hidden_state
         before = (at - 1)[:, :, None].expand(-1, -1, hidden.shape[2])
-        return self.model.lm_head(hidden.gather(1, before))
+        return token_logits(self.model, hidden.gather(1, before))
 
 
 def pair_tensors(
-    sources: Ragged, source: np.ndarray, targets: Ragged, target: np.ndarray, end: int, longest: int
+    sources: Ragged, source: np.ndarray, targets: Ragged, target: np.ndarray, ends: np.ndarray, longest: int
 ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-    """The three inputs of `PairLoss` for pairs (sources[source[i]], targets[target[i]])."""
-    ended = prompts(sources, source, end, longest)
-    inputs = torch.from_numpy(ended.padded(np.arange(len(ended)), fill=end))
+    """The three inputs of `PairLoss` for pairs (sources[source[i]], targets[target[i]]), prompts ended with `ends`."""
+    ended = prompts(sources, source, ends, longest)
+    inputs = torch.from_numpy(ended.padded(np.arange(len(ended)), fill=0))
     labels = torch.from_numpy(targets.padded(target, fill=IGNORED))
     return inputs, torch.from_numpy(ended.lengths), labels

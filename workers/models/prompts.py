@@ -2,9 +2,16 @@
 
 import numpy as np
 
-from workers.ragged import Ragged
+from workers.ragged import Ragged, concatenated_ranges
 
 
-def prompts(queries: Ragged, rows: np.ndarray, end: int, longest: int) -> Ragged:
-    """Each given query cut to `longest` tokens and ended with `end`, so that it is never empty."""
-    return Ragged.of([np.append(queries[row][:longest], end) for row in rows])
+def prompts(queries: Ragged, rows: np.ndarray, ends: np.ndarray, longest: int) -> Ragged:
+    """The given queries, each cut to `longest` tokens and ended with its own of `ends` (one a row): never empty."""
+    rows = np.asarray(rows, dtype=np.int64)
+    kept = np.minimum(queries.offsets[rows + 1] - queries.offsets[rows], longest)
+    offsets = np.concatenate([[0], np.cumsum(kept + 1)])
+    positions, owner = concatenated_ranges(queries.offsets[rows], kept)
+    values = np.empty(offsets[-1], dtype=np.int32)
+    values[np.arange(len(owner)) + owner] = queries.values[positions]
+    values[offsets[1:] - 1] = ends
+    return Ragged(values=values, offsets=offsets)

@@ -1,15 +1,19 @@
-"""Inference on a batch of queries: each is encoded or prefilled once, beams and candidates share that work.
+"""Inference on a batch of queries: each is encoded or prefilled once, and its rows share that work.
 
-A session's rows start as one a query. `advance` and `score` say for each new row which old row it continues,
-so a query's rows can grow to many beams and shrink again without its encoding being computed twice.
+A session's rows begin as one a query. `advance` says for each new row which old row it continues, so a query's
+rows can grow to many beams, shrink and die out. What was computed of the query is never copied to them.
 """
 
-from typing import Protocol
+from typing import Any, Protocol
 
 import numpy as np
 import torch
-from transformers import DynamicCache, EncoderDecoderCache, PreTrainedModel
+from transformers import Cache, DynamicCache, EncoderDecoderCache, PreTrainedModel
+from transformers.cache_utils import DynamicLayer
 
+from workers.memory import HEAD_VALUES
+from workers.models.attention import RowGroups, SharedPrompt, shared_prompts
+from workers.models.logits import token_logits
 from workers.models.prompts import prompts
 from workers.ragged import Ragged
 
@@ -21,110 +25,166 @@ class Session(Protocol):
     """float32 (queries, vocabulary): log-probabilities of the first token."""
 
     def advance(self, parents: torch.Tensor, tokens: torch.Tensor) -> torch.Tensor:
-        """Each new row continues row `parents[i]` with `tokens[i]`: float32 (rows, vocabulary) log-probabilities."""
-        ...
+        """Each new row continues row `parents[i]` with `tokens[i]`: float32 (rows, vocabulary) log-probabilities.
 
-    def score(self, parents: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
-        """Log-probability of each token of `targets` (rows, length) given row `parents[i]`, before any `advance`.
-
-        What follows a target's end (any padding) is scored too and must be masked by the caller.
+        Both are int64 (rows,), best on the CPU, where rows are grouped. New rows are in the order of their queries,
+        else ValueError. The result lives in memory that the next `advance` writes over.
         """
         ...
 
+    def restart(self) -> None:
+        """Rows are one a query again and nothing is written; the queries are not encoded again."""
+        ...
 
-def open_session(model: PreTrainedModel, queries: Ragged, rows: np.ndarray, end: int, longest: int) -> Session:
-    """Encode (T5) or prefill (decoder-only) the given queries. `end` is the token after a query, which is cut to
-    `longest` tokens."""
+
+def open_session(model: PreTrainedModel, queries: Ragged, rows: np.ndarray, ends: np.ndarray, longest: int) -> Session:
+    """Encode (T5) or prefill (decoder-only) the given queries, cut to `longest` tokens; `ends[i]` is put behind the
+    i-th of them."""
     kind = EncoderDecoderSession if model.config.is_encoder_decoder else DecoderSession
-    return kind(model, prompts(queries, rows, end, longest))
+    return kind(model, prompts(queries, rows, ends, longest))
 
 
-class EncoderDecoderSession:
-    """T5: the encoder runs once a query; cross-attention keys are copied to beams, never recomputed."""
+class WrittenLayer(DynamicLayer):
+    """One layer's keys and values of what the rows have written."""
 
-    def __init__(self, model: PreTrainedModel, queries: Ragged) -> None:
+    def batch_select_indices(self, indices: torch.Tensor) -> None:
+        """As the base class', which indexes a good deal slower on a CPU."""
+        if self.keys is not None and self.values is not None:
+            self.keys = self.keys.index_select(0, indices)
+            self.values = self.values.index_select(0, indices)
+
+
+class _Rows:
+    """What both kinds of session share: which query a row belongs to, and log-probabilities from hidden states."""
+
+    def __init__(self, model: PreTrainedModel, queries: Ragged, left: bool) -> None:
         self.model = model
-        tokens = torch.from_numpy(queries.padded(np.arange(len(queries)), fill=0)).to(model.device)
-        lengths = torch.from_numpy(queries.lengths).to(model.device)
-        self.mask = (torch.arange(tokens.shape[1], device=model.device) < lengths[:, None]).long()
-        with torch.inference_mode():
-            self.encoded = model.get_encoder()(input_ids=tokens, attention_mask=self.mask).last_hidden_state
-        self.cache = EncoderDecoderCache(DynamicCache(), DynamicCache())
-        self.query_of_row = torch.arange(len(queries), device=model.device)
-        start = torch.full((len(queries), 1), model.config.decoder_start_token_id, device=model.device)
-        self.first = torch.log_softmax(self._decode(start)[:, -1].float(), dim=-1)
+        self.decoder: Any = model.get_decoder()
+        device: torch.device = model.device
+        self.device = device
+        self.queries = len(queries)
+        self.tokens = torch.from_numpy(queries.padded(np.arange(len(queries)), fill=0, left=left)).to(device)
+        lengths, width = queries.lengths, self.tokens.shape[1]
+        column = np.arange(width)[::-1] if left else np.arange(width)
+        inside = torch.from_numpy(column < lengths[:, None]).to(device)
+        self.mask = inside.long()
+        padding = torch.zeros(inside.shape, device=device).masked_fill_(~inside, -torch.inf)[:, None, None]
+        self.padding = None if (lengths == width).all() else padding
+        self.cache_of_written: Any = Cache(layer_class_to_replicate=WrittenLayer)
+        self.query_of_row = np.arange(self.queries)
+        self.buffer = torch.empty(0)
 
-    def advance(self, parents: torch.Tensor, tokens: torch.Tensor) -> torch.Tensor:
-        self._select(parents)
-        return torch.log_softmax(self._decode(tokens[:, None])[:, -1].float(), dim=-1)
+    def _select(self, parents: torch.Tensor) -> RowGroups:
+        """Reorder what is written, and group the new rows."""
+        chosen = parents.cpu().numpy()  # no wait where they are there already, as they should be
+        identity = np.array_equal(chosen, np.arange(len(self.query_of_row)))
+        self.query_of_row = self.query_of_row[chosen]
+        if (np.diff(self.query_of_row) < 0).any():
+            raise ValueError("rows must stay in the order of their queries")
+        if not identity:
+            self.cache_of_written.batch_select_indices(parents.to(self.device, non_blocking=True))
+        return RowGroups(self.query_of_row, self.queries, self.device)
 
-    def score(self, parents: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
-        first = self.first[parents].gather(1, targets[:, :1])
-        if targets.shape[1] == 1:
-            return first
-        self._select(parents)
-        rest = torch.log_softmax(self._decode(targets[:, :-1]).float(), dim=-1)
-        return torch.cat([first, rest.gather(2, targets[:, 1:, None]).squeeze(2)], dim=1)
+    def _log_probs(self, hidden: torch.Tensor, out: torch.Tensor) -> torch.Tensor:
+        """(rows, width) -> `out`, (rows, vocabulary). All logits at once would cost a second such table."""
+        step = max(1, HEAD_VALUES[self.device.type] // out.shape[1])
+        for begin in range(0, len(hidden), step):
+            logits = token_logits(self.model, hidden[begin : begin + step])
+            torch.log_softmax(logits, dim=-1, dtype=torch.float32, out=out[begin : begin + step])
+        return out
 
-    def _select(self, parents: torch.Tensor) -> None:
-        query_of_row = self.query_of_row[parents]
-        self.cache.self_attention_cache.batch_select_indices(parents)
-        if not torch.equal(query_of_row, self.query_of_row):
-            self.cache.cross_attention_cache.batch_select_indices(parents)
-            self.query_of_row = query_of_row
+    def _room(self, rows: int) -> torch.Tensor:
+        """float32 (rows, vocabulary) of memory that is used again: fresh pages cost as much as filling them."""
+        if len(self.buffer) < rows:
+            room = max(rows, len(self.buffer) + len(self.buffer) // 4)  # rows that grow a little each time
+            self.buffer = torch.empty(0)  # never the old and the new one at once
+            self.buffer = torch.empty(room, self._vocabulary(), device=self.device)
+        return self.buffer[:rows]
+
+    def _vocabulary(self) -> int:
+        head: Any = self.model.get_output_embeddings()
+        return head.weight.shape[0]
+
+
+class EncoderDecoderSession(_Rows):
+    """T5: the encoder runs once a query, and so do the keys and values of cross-attention."""
 
     @torch.inference_mode()
-    def _decode(self, tokens: torch.Tensor) -> torch.Tensor:
-        return self.model(
-            encoder_outputs=(self.encoded[self.query_of_row],),
-            attention_mask=self.mask[self.query_of_row],
-            decoder_input_ids=tokens,
-            past_key_values=self.cache,
-            use_cache=True,
-        ).logits
+    def __init__(self, model: PreTrainedModel, queries: Ragged) -> None:
+        super().__init__(model, queries, left=False)
+        encoder: Any = model.get_encoder()
+        self.encoded = encoder(input_ids=self.tokens, attention_mask=self.mask).last_hidden_state
+        self.cross = DynamicCache()
+        start = torch.full((self.queries,), model.config.decoder_start_token_id, device=self.device)
+        hidden = self._decode(start, RowGroups(self.query_of_row, self.queries, self.device))
+        self.first = self._log_probs(hidden, torch.empty(self.queries, self._vocabulary(), device=self.device))
+        self.started = [(layer.keys, layer.values) for layer in self.cache_of_written.layers]
+
+    @torch.inference_mode()
+    def advance(self, parents: torch.Tensor, tokens: torch.Tensor) -> torch.Tensor:
+        groups = self._select(parents)
+        if not len(tokens):
+            return self._room(0)
+        hidden = self._decode(tokens.to(self.device, non_blocking=True), groups)
+        return self._log_probs(hidden, self._room(len(tokens)))
+
+    @torch.inference_mode()
+    def restart(self) -> None:
+        self.query_of_row = np.arange(self.queries)
+        self.cache_of_written = Cache(layer_class_to_replicate=WrittenLayer)
+        for number, (keys, values) in enumerate(self.started):
+            self.cache_of_written.update(keys, values, number)
+
+    def _decode(self, tokens: torch.Tensor, groups: RowGroups) -> torch.Tensor:
+        """(rows,) -> (rows, width). Of `encoded` nothing but its presence counts once cross-attention has run."""
+        with shared_prompts(self.decoder):
+            output = self.decoder(
+                input_ids=tokens[:, None],
+                encoder_hidden_states=self.encoded,
+                past_key_values=EncoderDecoderCache(self.cache_of_written, self.cross),
+                use_cache=True,
+                shared=SharedPrompt(padding=self.padding, cache=None, groups=groups),
+            )
+        return output.last_hidden_state[:, 0]
 
 
-class DecoderSession:
+class DecoderSession(_Rows):
     """Decoder-only: the prompt is prefilled once a query, padded on the left; positions leave the padding out."""
 
+    @torch.inference_mode()
     def __init__(self, model: PreTrainedModel, queries: Ragged) -> None:
-        self.model = model
-        tokens = torch.from_numpy(queries.padded(np.arange(len(queries)), fill=0, left=True)).to(model.device)
-        self.lengths = torch.from_numpy(queries.lengths).to(model.device)
-        width = tokens.shape[1]
-        self.mask = (torch.arange(width, device=model.device) >= width - self.lengths[:, None]).long()
-        self.cache = DynamicCache(config=model.config)
-        positions = (self.mask.cumsum(1) - 1).clamp(min=0)
-        self.first = torch.log_softmax(self._decode(tokens, positions, last=True)[:, -1].float(), dim=-1)
-
-    def advance(self, parents: torch.Tensor, tokens: torch.Tensor) -> torch.Tensor:
-        self._select(parents, 1)
-        return torch.log_softmax(self._decode(tokens[:, None], self.lengths[:, None] - 1)[:, -1].float(), dim=-1)
-
-    def score(self, parents: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
-        first = self.first[parents].gather(1, targets[:, :1])
-        extra = targets.shape[1] - 1
-        if extra == 0:
-            return first
-        begin = self.lengths[parents]
-        self._select(parents, extra)
-        positions = begin[:, None] + torch.arange(extra, device=begin.device)
-        rest = torch.log_softmax(self._decode(targets[:, :-1], positions).float(), dim=-1)
-        return torch.cat([first, rest.gather(2, targets[:, 1:, None]).squeeze(2)], dim=1)
-
-    def _select(self, parents: torch.Tensor, added: int) -> None:
-        self.cache.batch_select_indices(parents)
-        self.lengths = self.lengths[parents] + added
-        mask = self.mask[parents]
-        self.mask = torch.cat([mask, mask.new_ones(len(parents), added)], dim=1)
+        super().__init__(model, queries, left=True)
+        self.lengths = queries.lengths
+        self.written = 0
+        self.prompt = DynamicCache()  # without the config: a layer with a window would keep only its end
+        output = self.decoder(
+            input_ids=self.tokens,
+            attention_mask=self.mask,
+            position_ids=(self.mask.cumsum(1) - 1).clamp(min=0),
+            past_key_values=self.prompt,
+            use_cache=True,
+        )
+        hidden = output.last_hidden_state[:, -1]
+        self.first = self._log_probs(hidden, torch.empty(self.queries, self._vocabulary(), device=self.device))
 
     @torch.inference_mode()
-    def _decode(self, tokens: torch.Tensor, positions: torch.Tensor, last: bool = False) -> torch.Tensor:
-        return self.model(
-            input_ids=tokens,
-            attention_mask=self.mask,
-            position_ids=positions,
-            past_key_values=self.cache,
-            use_cache=True,
-            logits_to_keep=1 if last else 0,
-        ).logits
+    def advance(self, parents: torch.Tensor, tokens: torch.Tensor) -> torch.Tensor:
+        groups = self._select(parents)
+        if not len(tokens):
+            return self._room(0)
+        positions = torch.from_numpy(self.lengths[self.query_of_row] + self.written)
+        self.written += 1
+        with shared_prompts(self.decoder):
+            output = self.decoder(
+                input_ids=tokens.to(self.device, non_blocking=True)[:, None],
+                position_ids=positions.to(self.device, non_blocking=True)[:, None],
+                past_key_values=self.cache_of_written,
+                use_cache=True,
+                shared=SharedPrompt(padding=self.padding, cache=self.prompt, groups=groups),
+            )
+        return self._log_probs(output.last_hidden_state[:, 0], self._room(len(tokens)))
+
+    def restart(self) -> None:
+        self.query_of_row = np.arange(self.queries)
+        self.cache_of_written = Cache(layer_class_to_replicate=WrittenLayer)
+        self.written = 0

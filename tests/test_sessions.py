@@ -1,0 +1,185 @@
+"""Sessions against plain forward passes: rows that branch, die out and start again share one encoding."""
+
+import numpy as np
+import pytest
+import torch
+from transformers import (
+    LlamaConfig,
+    LlamaForCausalLM,
+    MistralConfig,
+    MistralForCausalLM,
+    PreTrainedModel,
+    Qwen2Config,
+    Qwen2ForCausalLM,
+    T5Config,
+    T5ForConditionalGeneration,
+)
+
+from workers.models.build import build
+from workers.models.prompts import prompts
+from workers.models.sessions import Session, open_session
+from workers.ragged import Ragged
+from workers.settings import ModelSettings
+
+VOCABULARY = 97
+QUERIES = Ragged.of([[5, 6, 7], [8], [], [9, 10, 11, 12, 13, 14]])
+ENDS = np.array([1, 1, 2, 1])
+SHAPE = {
+    "vocab_size": VOCABULARY,
+    "hidden_size": 32,
+    "intermediate_size": 48,
+    "num_hidden_layers": 2,
+    "num_attention_heads": 4,
+    "num_key_value_heads": 2,
+}
+
+
+def gated_t5() -> PreTrainedModel:
+    """T5 v1.1: gated feed-forward and an output layer of its own."""
+    config = T5Config(
+        vocab_size=VOCABULARY,
+        d_model=32,
+        d_kv=8,
+        d_ff=48,
+        num_layers=2,
+        num_heads=4,
+        feed_forward_proj="gated-gelu",
+        tie_word_embeddings=False,
+        decoder_start_token_id=0,
+    )
+    return T5ForConditionalGeneration(config)
+
+
+def ladder(family: str, size: str) -> PreTrainedModel:
+    return build(ModelSettings(family=family, size=size), VOCABULARY, pad=0, seed=3)
+
+
+MODELS = {
+    "t5": lambda: ladder("t5", "230k"),
+    "llama": lambda: ladder("llama", "6k"),
+    "t5-gated": gated_t5,
+    "llama-gqa": lambda: LlamaForCausalLM(LlamaConfig(**SHAPE)),
+    "qwen2": lambda: Qwen2ForCausalLM(Qwen2Config(**SHAPE)),
+    "mistral-window": lambda: MistralForCausalLM(MistralConfig(**SHAPE, sliding_window=4)),
+    "mistral-window-1": lambda: MistralForCausalLM(MistralConfig(**SHAPE, sliding_window=1)),
+}
+
+
+def make(name: str) -> PreTrainedModel:
+    torch.manual_seed(3)
+    return MODELS[name]().eval()
+
+
+def path_log_probs(model: PreTrainedModel, query: int, written: tuple[int, ...]) -> np.ndarray:
+    """Log-probabilities of the next token by one plain forward pass of one path: the oracle."""
+    prompt = [*QUERIES[query], ENDS[query]]
+    with torch.inference_mode():
+        if model.config.is_encoder_decoder:
+            outputs = model(input_ids=torch.tensor([prompt]), decoder_input_ids=torch.tensor([[0, *written]]))
+        else:
+            outputs = model(input_ids=torch.tensor([[*prompt, *written]]))
+    return torch.log_softmax(outputs.logits[0, -1].float(), -1).numpy()
+
+
+def open_all(model: PreTrainedModel) -> Session:
+    return open_session(model, QUERIES, np.arange(len(QUERIES)), ENDS, longest=64)
+
+
+def advance(session: Session, paths: list, parents: list[int], seed: int) -> tuple[list, np.ndarray]:
+    tokens = np.random.default_rng(seed).integers(2, VOCABULARY, size=len(parents))
+    log_probs = session.advance(torch.tensor(parents, dtype=torch.long), torch.from_numpy(tokens)).numpy().copy()
+    moved = [(paths[p][0], (*paths[p][1], int(t))) for p, t in zip(parents, tokens, strict=True)]
+    return moved, log_probs
+
+
+def check(model: PreTrainedModel, paths: list, log_probs: np.ndarray) -> None:
+    assert log_probs.dtype == np.float32
+    assert log_probs.shape == (len(paths), VOCABULARY)
+    for (query, written), row in zip(paths, log_probs, strict=True):
+        np.testing.assert_allclose(row, path_log_probs(model, query, written), rtol=1e-6, atol=1e-5)
+
+
+WALKS = {
+    "branching": [[0, 0, 1, 2, 3, 3], [0, 1, 1, 2, 3, 4, 5, 5, 5], [0, 0, 3, 4, 8]],
+    "even groups": [[0, 0, 1, 1, 2, 2, 3, 3], [0, 1, 2, 3, 4, 5, 6, 7], [1, 0, 2, 2, 5, 4, 7, 6]],
+    "dying queries": [[0, 0, 3], [2, 2, 2], [1], [0, 0]],
+    "all die": [[1, 1], []],
+}
+
+
+@pytest.mark.parametrize("name", MODELS)
+@pytest.mark.parametrize("walk", WALKS)
+def test_advances_equal_plain_forward(name: str, walk: str) -> None:
+    model = make(name)
+    session = open_all(model)
+    start = [(query, ()) for query in range(len(QUERIES))]
+    check(model, start, session.first.numpy())
+    for again in range(2):
+        paths = start
+        for depth, parents in enumerate(WALKS[walk]):
+            paths, log_probs = advance(session, paths, parents, seed=depth + 10 * again)
+            check(model, paths, log_probs)
+        session.restart()
+
+
+@pytest.mark.parametrize("name", ["t5", "llama", "t5-gated", "llama-gqa"])
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+def test_half_precision_is_as_near_to_the_truth_as_a_plain_forward(name: str, dtype: torch.dtype) -> None:
+    model, exact = make(name).to(dtype), make(name).to(dtype).float()
+    session = open_all(model)
+    paths = [(query, ()) for query in range(len(QUERIES))]
+    ours, plain = [], []
+    for depth, parents in enumerate(WALKS["branching"]):
+        paths, log_probs = advance(session, paths, parents, seed=depth)
+        truth = np.stack([path_log_probs(exact, *path) for path in paths])
+        ours.append(((log_probs - truth) ** 2).mean())
+        plain.append(((np.stack([path_log_probs(model, *path) for path in paths]) - truth) ** 2).mean())
+    assert np.sqrt(np.mean(ours)) < 1.2 * np.sqrt(np.mean(plain)) < 0.3
+
+
+@pytest.mark.parametrize("name", MODELS)
+def test_a_padded_batch_equals_one_query_at_a_time(name: str) -> None:
+    model = make(name)
+    together = open_all(model)
+    tokens = torch.tensor([20, 21, 22, 23])
+    log_probs = together.advance(torch.arange(4), tokens).clone()
+    for query in range(len(QUERIES)):
+        alone = open_session(model, QUERIES, np.array([query]), ENDS[[query]], longest=64)
+        torch.testing.assert_close(together.first[query], alone.first[0], atol=1e-5, rtol=1e-6)
+        row = alone.advance(torch.zeros(1, dtype=torch.long), tokens[[query]])[0]
+        torch.testing.assert_close(log_probs[query], row, atol=1e-5, rtol=1e-6)
+
+
+@pytest.mark.parametrize("name", ["t5", "llama"])
+def test_prompts_are_never_copied_to_rows(name: str) -> None:
+    model = make(name)
+    session = open_all(model)
+    cache = session.cross if name == "t5" else session.prompt
+    before = [(layer.keys.data_ptr(), layer.keys.shape) for layer in cache.layers]
+    session.advance(torch.tensor([0] * 50 + [3] * 7), torch.full((57,), 9))
+    assert [(layer.keys.data_ptr(), layer.keys.shape) for layer in cache.layers] == before
+    assert all(len(layer.keys) == len(QUERIES) for layer in cache.layers)
+
+
+def test_the_models_own_attention_is_left_as_it_was() -> None:
+    for name in MODELS:
+        model = make(name)
+        before = (model.config._attn_implementation, model.get_decoder().config._attn_implementation)
+        open_all(model).advance(torch.arange(4), torch.arange(4) + 2)
+        assert (model.config._attn_implementation, model.get_decoder().config._attn_implementation) == before
+        with pytest.raises(IndexError):
+            open_all(model).advance(torch.arange(4), torch.full((4,), VOCABULARY))
+        assert (model.config._attn_implementation, model.get_decoder().config._attn_implementation) == before
+
+
+def test_rows_keep_the_order_of_their_queries() -> None:
+    with pytest.raises(ValueError, match="order of their queries"):
+        open_all(make("t5")).advance(torch.tensor([1, 0]), torch.tensor([5, 5]))
+
+
+def test_prompts_are_cut_and_end_as_asked() -> None:
+    ended = prompts(QUERIES, np.array([3, 2, 0, 3]), np.array([90, 91, 92, 93]), longest=2)
+    assert [row.tolist() for row in (ended[i] for i in range(4))] == [[9, 10, 90], [91], [5, 6, 92], [9, 10, 93]]
+    assert ended.padded(np.array([1, 0]), fill=7).tolist() == [[91, 7, 7], [9, 10, 90]]
+    assert ended.padded(np.array([1, 0]), fill=7, left=True).tolist() == [[7, 7, 91], [9, 10, 90]]
+    assert ended.padded(np.array([], dtype=np.int64), fill=7).shape == (0, 0)
