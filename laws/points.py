@@ -170,10 +170,16 @@ def comparable(trials: Sequence[Trial], metric: str) -> tuple[list[Trial], tuple
 
     One row a training for a loss, one a (training, beams) for a metric, with the most new tokens where there are
     several. Of one model at one D only the learning rate with the most trainings stays: runs at another are no
-    further seeds. Rows without a finite metric, N, D or beams are left out too.
+    further seeds. For a metric, only one choice of views and of reranking stays, and nothing that was sampled. Rows
+    without a finite metric, N, D or beams are left out too.
     """
     notes: list[str] = []
-    rows = _countable([trial for trial in trials if trial.measured[metric].known], trials, metric, notes)
+    rows = [trial for trial in trials if trial.measured[metric].known]
+    if unmeasured := len(trials) - len(rows):
+        notes.append(f"{unmeasured} of {len(trials)} trials have no finite {metric}")
+    if not is_loss(metric):
+        rows = _one_kind_of_search(rows, notes)
+    rows = _countable(rows, metric, notes)
     rows = _one_learning_rate(rows, notes)
     if not is_loss(metric):
         return _longest(rows, notes), tuple(notes), math.nan
@@ -215,10 +221,35 @@ def _as_error(measured: Measured, metric: str) -> Measured:
     return Measured(value=1 - measured.value, lo=1 - measured.hi, hi=1 - measured.lo)
 
 
-def _countable(rows: list[Trial], trials: Sequence[Trial], metric: str, notes: list[str]) -> list[Trial]:
-    """Rows whose N, D (and beams) are positive numbers; the others and unmeasured ones are counted in the notes."""
-    if unmeasured := len(trials) - len(rows):
-        notes.append(f"{unmeasured} of {len(trials)} trials have no finite {metric}")
+def _one_kind_of_search(rows: list[Trial], notes: list[str]) -> list[Trial]:
+    """Rows of beam searches that spend their beams alike: over the same views, with the same reranking.
+
+    Kept is what most rows have; of equals the plain one: all views, nothing ranked again.
+    """
+    searched = [trial for trial in rows if math.isnan(trial.samples)]
+    if sampled := len(rows) - len(searched):
+        notes.append(f"{sampled} trials left out: identifiers were sampled and not searched for with beams")
+    kinds = Counter(_search(trial) for trial in searched)
+    if len(kinds) < 2:
+        return searched
+    kept = min(kinds, key=lambda kind: (-kinds[kind], kind))
+    for kind in sorted(kinds.keys() - {kept}):
+        notes.append(f"{kinds[kind]} trials left out: {_search_words(kind)}, the others are with {_search_words(kept)}")
+    return [trial for trial in searched if _search(trial) == kept]
+
+
+def _search(trial: Trial) -> tuple[str, float]:
+    """(views, documents ranked again), empty and 0 for the plain search, which so stands first."""
+    return trial.views, 0.0 if math.isnan(trial.rerank) else trial.rerank
+
+
+def _search_words(kind: tuple[str, float]) -> str:
+    views, rerank = kind
+    return f"{views.replace('+', ' and ') or 'all views'} and " + (f"rerank {short(rerank)}" if rerank else "no rerank")
+
+
+def _countable(rows: list[Trial], metric: str, notes: list[str]) -> list[Trial]:
+    """Rows whose N, D (and beams) are positive numbers; the others are counted in the notes."""
 
     def usable(trial: Trial) -> bool:
         axes = [trial.n_params, trial.d_pairs] + ([] if is_loss(metric) else [trial.beams])

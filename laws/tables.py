@@ -53,6 +53,13 @@ class Trial:
     d_pairs: float
     beams: float
     max_new_tokens: float
+    views: str
+    """Of several views those that were searched; empty: all."""
+    samples: float
+    """How many identifiers were sampled; NaN where they were searched for, with `beams`."""
+    temperature: float
+    rerank: float
+    """How many documents were ranked again; NaN: none."""
     recipe: str
     """Of tokenizer and training but the learning rate; empty where an older table does not say."""
     learning_rate: float | None
@@ -156,7 +163,8 @@ def _once(trials: Iterable[Trial]) -> tuple[Trial, ...]:
     """
     newest: dict[tuple[Any, ...], Trial] = {}
     for trial in sorted(trials, key=lambda trial: (trial.status == "done", trial.finished)):
-        budget = tuple(None if math.isnan(number) else number for number in (trial.beams, trial.max_new_tokens))
+        numbers = (trial.beams, trial.max_new_tokens, trial.samples, trial.temperature, trial.rerank)
+        budget = (trial.views, *(None if math.isnan(number) else number for number in numbers))
         newest[trial.run, trial.n_params, trial.corpus_hash, trial.split, trial.negatives, budget] = trial
     return tuple(sorted(newest.values(), key=lambda trial: (trial.grid, trial.trial)))
 
@@ -215,6 +223,10 @@ def _trial(row: dict[str, Any], grid: str) -> Trial:
         d_pairs=_number(row["d_pairs"]),
         beams=_number(row["beams"]),
         max_new_tokens=_number(row["max_new_tokens"]),
+        views=row["views"] or "",
+        samples=_number(row["samples"]),
+        temperature=_number(row["temperature"]),
+        rerank=_number(row["rerank"]),
         recipe=row["recipe"] or "",
         learning_rate=row["learning_rate"],
         epochs=row["epochs"],

@@ -14,9 +14,11 @@ from rich.text import Text
 
 from orchestrator import failures
 from orchestrator.jobs import Outcome
+from orchestrator.labels import identifiers_label
 from orchestrator.plan import Plan, plain_table
+from orchestrator.rows import budget_name
 from orchestrator.status import progress
-from orchestrator.steps import RECIPES, Graph, Step, identifiers_label
+from orchestrator.steps import RECIPES, Graph, Step
 from results import store
 from workers.settings import IdentifiersJob, SearchJob, TrainJob
 
@@ -38,10 +40,10 @@ def describe(graph: Graph, step: Step) -> str:
     if not isinstance(training.settings, TrainJob):
         return f"{step.kind} {step.key[:8]}"
     job = training.settings
-    beams = f" b{step.settings.budget.beams}" if isinstance(step.settings, SearchJob) else ""
+    budget = f" {step.settings.budget.label}" if isinstance(step.settings, SearchJob) else ""
     built = graph.steps[dict(training.needs)["identifiers"]].settings
     label = identifiers_label(built.identifiers) if isinstance(built, IdentifiersJob) else ""
-    return f"{step.kind} {label} {job.model.label} d{job.pairs} s{job.seed}{beams}"
+    return f"{step.kind} {label} {job.model.label} d{job.pairs} s{job.seed}{budget}"
 
 
 def duration(seconds: float) -> str:
@@ -241,14 +243,14 @@ def make_view(plan: Plan, costs: Mapping[str, float], console: Console) -> Plain
 
 def row_table(rows: Sequence[Mapping[str, Any]]) -> Table:
     """Trials with their main metrics."""
-    table = plain_table("trial", "N", "D", "beams", "CGL", "chance", "Hit@1", "Hit@10", "state")
+    table = plain_table("trial", "N", "D", "budget", "CGL", "chance", "Hit@1", "Hit@10", "state")
     for row in rows:
         n, pairs = row.get("n_params"), row.get("d_pairs")
         table.add_row(
             row["trial"],
             f"{n:,}" if n else "?",
             f"{pairs:,}" if pairs else "?",
-            str(row.get("beams")),
+            budget_name(row),
             *(_figure(row.get(name)) for name in ("cgl", "cgl_chance", "hit@1", "hit@10")),
             row["status"],
         )

@@ -49,7 +49,10 @@ def _per_query(job: ScoreJob | SearchJob, n: int) -> float:
     if isinstance(job, ScoreJob):
         return 2.0 * n * job.evaluation.negatives * 10 + ITEM
     length = job.budget.max_new_tokens or 10
-    return 2.0 * n * (job.budget.beams * length + TOKENS_AN_ITEM) + ITEM * job.budget.beams
+    budget = job.budget
+    width = (budget.beams or budget.samples or 1) * len(budget.views or ("",))
+    reranked = (budget.rerank or 0) * TOKENS_AN_ITEM
+    return 2.0 * n * (width * length + TOKENS_AN_ITEM + reranked) + ITEM * width
 
 
 def ranks(graph: Graph, cost: Mapping[str, float]) -> dict[str, float]:

@@ -14,20 +14,23 @@ from workers import settings as words
 from workers.errors import BadInput
 from workers.models.ladder import RUNGS
 from workers.settings import (
+    TRAINING_QUERIES,
     AnyCorpus,
     AnyIdentifiers,
     Budget,
-    CodebookIdentifiers,
     Count,
     EvaluationSettings,
     HfCorpus,
     ModelSettings,
     Name,
+    PseudoQuerySettings,
     PydocsCorpus,
     Seed,
     Settings,
     TokenizerSettings,
     TrainingSettings,
+    VectorIdentifiers,
+    split_model,
 )
 
 Value = TypeVar("Value")
@@ -120,6 +123,7 @@ def load(path: Path, overrides: Sequence[str] = ()) -> Loaded:
     _check_together(grid, source)
     _check_distinct(grid, source)
     _check_only(grid, source)
+    _check_views(grid, source)
     return Loaded(grid=_find_paths(grid, source), source=source)
 
 
@@ -237,7 +241,7 @@ def _name(value: Any) -> str:
     if isinstance(value, ModelSettings):
         return value.label
     if isinstance(value, Budget):
-        return f"a budget of {value.beams} beams"
+        return f"the budget {value.label}"
     return str(getattr(value, "kind", value))
 
 
@@ -247,7 +251,7 @@ def _check_only(grid: Grid, source: Source) -> None:
         there: dict[str, Iterable[object]] = {
             "models": [model.label for model in grid.models],
             "pairs": grid.pairs_of(identifiers),
-            "beams": [budget.beams for budget in grid.inference],
+            "beams": [budget.beams for budget in grid.inference if budget.beams is not None],
             "seeds": grid.seeds,
         }
         for name, wanted in identifiers.only:
@@ -256,6 +260,17 @@ def _check_only(grid: Grid, source: Source) -> None:
                 if value not in known:
                     message = f"{value!r} is not among the grid's {name}; there are {', '.join(map(str, known))}"
                     raise source.error(("identifiers", position, "only", name, entry), message)
+
+
+def _check_views(grid: Grid, source: Source) -> None:
+    """A view that a budget names must be one of some kind's."""
+    known = list(dict.fromkeys(view for identifiers in grid.identifiers for view in identifiers.VIEWS))
+    for position, budget in enumerate(grid.inference):
+        for view in budget.views or ():
+            if view not in known:
+                there = f"there are {', '.join(known)}" if known else "none of them has several"
+                message = f"{view!r} is no view of the grid's identifiers; {there}"
+                raise source.error(("inference", position, "views"), message)
 
 
 # ---------------------------------------------------------------- paths
@@ -275,11 +290,25 @@ def _find_paths(grid: Grid, source: Source) -> Grid:
             raise source.error(("corpus", "path"), f"must be {wanted}: {corpus.path}")
         corpus = corpus.model_copy(update={"path": str(found)})
     models = tuple(_with_local(model, "pretrained", source, ("models", n)) for n, model in enumerate(grid.models))
-    identifiers = tuple(
-        _with_local(one, "embedding", source, ("identifiers", n)) if isinstance(one, CodebookIdentifiers) else one
-        for n, one in enumerate(grid.identifiers)
-    )
+    identifiers = tuple(_with_found(one, source, ("identifiers", n)) for n, one in enumerate(grid.identifiers))
     return grid.model_copy(update={"corpus": corpus, "models": models, "identifiers": identifiers})
+
+
+def _with_found(identifiers: AnyIdentifiers, source: Source, place: Place) -> AnyIdentifiers:
+    """The kind with the paths of its encoder, or of its pseudo-queries, made absolute."""
+    if isinstance(identifiers, VectorIdentifiers):
+        return _with_local(identifiers, "embedding", source, place)
+    if isinstance(identifiers, PseudoQuerySettings) and identifiers.queries != TRAINING_QUERIES:
+        prefix, value = split_model(identifiers.queries)
+        if prefix:
+            found = _local_or_name(value, source, (*place, "queries"))
+        else:
+            path = _find(value, source, (*place, "queries"))
+            if path is None or not path.is_file():
+                raise source.error((*place, "queries"), f"no such file: {value}")
+            found = str(path)
+        return identifiers.model_copy(update={"queries": prefix + found})
+    return identifiers
 
 
 Block = TypeVar("Block", bound=Settings)

@@ -12,6 +12,7 @@ from rich.table import Table
 
 from orchestrator import attempts, failures, jobs
 from orchestrator.grid import Loaded
+from orchestrator.rows import budget_columns
 from orchestrator.steps import RECIPES, Graph, Step, Trial, expand
 from results import store
 from workers import corpus as corpora
@@ -132,7 +133,11 @@ def check_capacity(loaded: Loaded, summary: dict[str, Any]) -> None:
         if identifiers.kind == "codebook" and identifiers.codes > summary["documents"]:
             message = f"{identifiers.codes} is more than the corpus's {summary['documents']} documents can tell apart"
             raise loaded.source.error(("identifiers", position, "codes"), message)
-        largest = identifier_kinds.capacity(identifiers, summary)
+        try:
+            largest = identifier_kinds.capacity(identifiers, summary)
+        except BadInput as error:
+            key, _, message = str(error).partition(": ")
+            raise loaded.source.error(("identifiers", position, key.rpartition(".")[2]), message) from None
         place = ("identifiers", position, "pairs") if identifiers.pairs else ("data", "pairs")
         for entry, pairs in enumerate(grid.pairs_of(identifiers)):
             allowed = identifiers.only.pairs is None or pairs in identifiers.only.pairs
@@ -172,11 +177,11 @@ def plain_table(*columns: str, left: Sequence[str] = ()) -> Table:
 
 
 def _trial_table(plan: Plan) -> Table:
-    table = plain_table("trial", "init", "N", "D", "beams", "new steps", left=("init",))
+    table = plain_table("trial", "init", "N", "D", "budget", "new steps", left=("init",))
     for trial in plan.graph.trials:
         new = sum(key not in plan.finished for key in (trial.train, trial.score, trial.search))
         n = f"{trial.n_params:,}" if trial.n_params else "?"
-        table.add_row(trial.trial, trial.init, n, f"{trial.pairs:,}", str(trial.beams), str(new) if new else "done")
+        table.add_row(trial.trial, trial.init, n, f"{trial.pairs:,}", trial.budget.label, str(new) if new else "done")
     return table
 
 
@@ -207,7 +212,7 @@ def as_json(plan: Plan) -> dict[str, Any]:
                 "n_params": trial.n_params,
                 "d_pairs": trial.pairs,
                 "seed": trial.seed,
-                "beams": trial.beams,
+                **budget_columns(trial.budget),
                 "steps": {"train": trial.train, "score": trial.score, "search": trial.search},
                 "done": plan.is_done(trial),
             }

@@ -14,7 +14,7 @@ import pyarrow.parquet as pq
 from orchestrator import attempts
 from orchestrator.steps import Graph, Trial, recipe_of
 from results import schema, store
-from workers.settings import ScoreJob, SearchJob
+from workers.settings import Budget, ScoreJob, SearchJob
 
 OWN_STEPS = ("train", "score", "search")
 TRAIN_COLUMNS = (
@@ -85,6 +85,18 @@ def _copy(source: Path, target: Path) -> None:
     shutil.copyfile(source, target)
 
 
+def budget_columns(budget: Budget) -> dict[str, Any]:
+    """The columns that say what inference might spend; null what does not apply."""
+    columns = budget.model_dump(mode="json")
+    return columns | ({} if budget.samples else {"temperature": None})
+
+
+def budget_name(row: Mapping[str, Any]) -> str:
+    """`beams=16`, `samples=32/temperature=0.7`, `beams=16/views=body+title/rerank=10`."""
+    names = ("beams", "samples", "temperature", "views", "rerank")
+    return "/".join(f"{name}={row[name]}" for name in names if row.get(name) is not None)
+
+
 def _labels(root: Path, grid: str, graph: Graph, trial: Trial) -> dict[str, Any]:
     score, search = graph.steps[trial.score].settings, graph.steps[trial.search].settings
     assert isinstance(score, ScoreJob)
@@ -102,8 +114,7 @@ def _labels(root: Path, grid: str, graph: Graph, trial: Trial) -> dict[str, Any]
         "n_params": trial.n_params,
         "d_pairs": trial.pairs,
         "recipe": recipe_of(graph, trial),
-        "beams": trial.beams,
-        "max_new_tokens": trial.max_new_tokens,
+        **budget_columns(trial.budget),
         "split": search.evaluation.split,
         "negatives": score.evaluation.negatives,
         "batch": search.evaluation.batch,
@@ -227,7 +238,7 @@ def remove_superseded(folder: Path, old: Iterable[Path], trial: Trial) -> int:
     for path in old:
         was = _read_one(path, ["init", "max_new_tokens"])
         # What a failed trial was asked for, or what a finished one wrote; a row that is not whole says nothing.
-        lengths = (trial.max_new_tokens, row["max_new_tokens"])
+        lengths = (trial.budget.max_new_tokens, row["max_new_tokens"])
         if path.exists() and (was is None or (was["init"] == trial.init and was["max_new_tokens"] in lengths)):
             part(folder, "queries", path.stem).unlink(missing_ok=True)
             (folder / "runs" / f"{path.stem}.trec").unlink(missing_ok=True)

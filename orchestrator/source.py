@@ -13,7 +13,9 @@ from typing import Any
 
 import yaml
 
+from workers.corpus import SOURCES
 from workers.errors import BadInput
+from workers.identifiers import KINDS
 
 Place = tuple[str | int, ...]
 
@@ -32,12 +34,16 @@ LISTS: tuple[tuple[str, ...], ...] = (
 )
 """Places that hold a list, where one bare value is read as a list of one."""
 
-SPREAD = {"models": ("size", "pretrained"), "inference": ("beams",)}
+SPREAD = {
+    "models": ("size", "pretrained"),
+    "inference": ("beams", "samples", "temperature", "max_new_tokens", "views", "rerank"),
+}
 """Axes whose entries may hold a list in one of these keys: `{family: t5, size: [7k, 29k]}` is two entries."""
 
 _KEY = re.compile(r"^(?:corpus|evaluation|resources)(?:\.[a-z_]+)+$")
 """Keys that errors found outside this floor begin with."""
-_TAGS = frozenset({"pydocs", "jsonl", "beir", "hf", "ngram", "codebook"})
+_TAGS = {"corpus": frozenset(SOURCES), "identifiers": frozenset(KINDS)}
+"""What pydantic puts into the place of an error behind the block (or entry) whose `source` or `kind` it is."""
 
 
 class _Loader(yaml.SafeLoader):
@@ -124,9 +130,11 @@ class Source:
     def clean(self, place: Place) -> Place:
         """The place as written in the file: without pydantic's union tags, entries counted before spreading."""
         parts: list[str | int] = []
+        tagged = False
         for part in place:
             in_union = parts == ["corpus"] or (len(parts) == 2 and parts[0] == "identifiers")
-            if part in _TAGS and in_union:
+            if in_union and not tagged and part in _TAGS[str(parts[0])]:
+                tagged = True
                 continue
             if len(parts) == 1 and isinstance(part, int) and parts[0] in self.origins:
                 part = self.origins[str(parts[0])][part]

@@ -6,7 +6,6 @@ evaluation depends on its training and never the other way round.
 
 import hashlib
 import json
-import re
 from collections import Counter
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
@@ -15,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from orchestrator.grid import Grid
+from orchestrator.labels import identifiers_label, init_label, safe
 from workers import corpus as corpora
 from workers.corpus.files import content
 from workers.errors import BadInput
@@ -37,13 +37,14 @@ from workers.settings import (
     TokenizerJob,
     TrainingSettings,
     TrainJob,
+    split_model,
 )
 
 RECIPES = {
-    "corpus": 1,
+    "corpus": 2,
     "tokenizer": 1,
     "embeddings": 1,
-    "identifiers": 2,
+    "identifiers": 3,
     "baselines": 1,
     "train": 1,
     "score": 1,
@@ -76,8 +77,7 @@ class Trial:
     init: str
     seed: int
     pairs: int
-    beams: int
-    max_new_tokens: int | None
+    budget: Budget
     n_params: int | None
     """Known before training from the model's shape; None for a pretrained model that is not in the table."""
     train: str
@@ -124,8 +124,10 @@ def _decisive(settings: Settings) -> dict[str, Any]:
         values["model"]["pretrained"] = _origin(values["model"]["pretrained"])
     elif isinstance(settings, TokenizerJob):
         values["pretrained"] = _origin(values["pretrained"])
-    elif isinstance(settings, IdentifiersJob) and "embedding" in values["identifiers"]:
-        values["identifiers"]["embedding"] = _origin(values["identifiers"]["embedding"])
+    elif isinstance(settings, IdentifiersJob):
+        for name in {"embedding", "queries"} & values["identifiers"].keys():
+            prefix, value = split_model(values["identifiers"][name])
+            values["identifiers"][name] = f"{prefix}{_origin(value)}"
     elif isinstance(settings, ScoreJob | SearchJob | BaselinesJob):
         for name in _UNUSED[type(settings)]:
             values["evaluation"][name] = EvaluationSettings.model_fields[name].default
@@ -137,19 +139,20 @@ def _decisive(settings: Settings) -> dict[str, Any]:
 
 
 _UNUSED: dict[type[Settings], tuple[str, ...]] = {
-    ScoreJob: ("depth", "batch"),
-    SearchJob: ("negatives",),
-    BaselinesJob: ("negatives", "depth", "batch"),
+    ScoreJob: ("depth", "batch", "memory_mb"),
+    SearchJob: ("negatives", "batch", "memory_mb"),
+    BaselinesJob: ("negatives", "depth", "batch", "memory_mb"),
 }
 """Settings of the evaluation that a step's result does not depend on."""
 
 
 def _origin(model: str | None) -> str | None:
-    """A hub name as it is; a local folder as the hash of its files, wherever it lies."""
+    """A hub name as it is; a local file or folder as the hash of what it holds, wherever it lies."""
     if model is None or not Path(model).is_absolute():
         return model
     try:
-        files = sorted(path for path in Path(model).rglob("*") if path.is_file() and path.name[0] != ".")
+        found = [Path(model)] if Path(model).is_file() else Path(model).rglob("*")
+        files = sorted(path for path in found if path.is_file() and path.name[0] != ".")
         states = [path.stat() for path in files]
         return _content(tuple(files), tuple((state.st_size, state.st_mtime_ns) for state in states))
     except OSError as error:
@@ -182,43 +185,12 @@ def recipe_of(graph: "Graph", trial: "Trial") -> str:
     return hashlib.sha256(canonical(settings).encode()).hexdigest()[:12]
 
 
-# ---------------------------------------------------------------- labels
-
-
-def identifiers_label(identifiers: AnyIdentifiers) -> str:
-    """`ngram` or `codebook`, followed by every setting that is not the default: `ngram-10`, `codebook-32x256`."""
-    fields = type(identifiers).model_fields
-    parts: list[str] = [identifiers.kind]
-    size = ("length",) if identifiers.kind == "ngram" else ("levels", "codes")
-    if any(getattr(identifiers, name) != fields[name].default for name in size):
-        parts.append("x".join(str(getattr(identifiers, name)) for name in size))
-    for name in fields.keys() - {"kind", "pairs", "only", *size}:
-        value = getattr(identifiers, name)
-        if value != fields[name].default:
-            parts.append(f"{name}{str(value).rstrip('/').split('/')[-1]}")
-    return _safe("-".join(parts[:2] + sorted(parts[2:])))
-
-
-def init_label(model: ModelSettings) -> str:
-    """How the token embeddings start: random, ppmi, ppmi-r16 or pretrained."""
-    if model.pretrained is not None:
-        return "pretrained"
-    if model.embeddings.kind == "ppmi" and model.embeddings.rank is not None:
-        return f"ppmi-r{model.embeddings.rank}"
-    return model.embeddings.kind
-
-
 def n_params(model: ModelSettings) -> int | None:
     """N from the model's shape; None for a pretrained model that is not in the table."""
     if model.size is not None:
         return count_parameters(rung_shape(model.family, model.size, vocabulary=1)).n_params
     shape = PRETRAINED.get(model.pretrained or "")
     return count_parameters(shape).n_params if shape else None
-
-
-def _safe(text: str) -> str:
-    """Usable as part of a file name."""
-    return re.sub(r"[^A-Za-z0-9._-]+", "_", text)[:60]
 
 
 # ---------------------------------------------------------------- the graph
@@ -322,7 +294,8 @@ Point = tuple[AnyIdentifiers, ModelSettings, int, int, Budget]
 
 
 def _points(grid: Grid) -> Iterator[Point]:
-    """identifiers x model x D x seed x budget, in the grid's order, without what an `only` leaves out."""
+    """identifiers x model x D x seed x budget, in the grid's order, without what an `only` leaves out
+    and without budgets for views that a kind does not have."""
     for identifiers in grid.identifiers:
         only = identifiers.only
         for model in grid.models:
@@ -332,7 +305,8 @@ def _points(grid: Grid) -> Iterator[Point]:
                 for seed in grid.seeds:
                     for budget in grid.inference:
                         wanted = ((only.pairs, pairs), (only.seeds, seed), (only.beams, budget.beams))
-                        if all(allowed is None or value in allowed for allowed, value in wanted):
+                        has_views = set(budget.views or ()) <= set(identifiers.VIEWS)
+                        if has_views and all(allowed is None or value in allowed for allowed, value in wanted):
                             yield identifiers, model, pairs, seed, budget
 
 
@@ -348,7 +322,7 @@ def expand(grid: Grid) -> Graph:
         raise BadInput(f"corpus.path: cannot be read: {error.strerror}: {error.filename}") from None
     builder = _Builder(grid=grid, fingerprint=fingerprint)
     corpus, baselines = builder.corpus(), builder.baselines()
-    name = _safe(corpora.name(grid.corpus))
+    name = safe(corpora.name(grid.corpus))
     trials: dict[str, Trial] = {}
     for point in _points(grid):
         trial = _trial(builder, name, point)
@@ -363,7 +337,7 @@ def _trial(builder: _Builder, corpus: str, point: Point) -> Trial:
     label = identifiers_label(identifiers)
     digest = hashlib.sha256(canonical([train, score, search]).encode()).hexdigest()[:8]
     return Trial(
-        trial=f"{corpus}-{label}-{_safe(model.label)}-d{pairs}-s{seed}-b{budget.beams}-{digest}",
+        trial=f"{corpus}-{label}-{safe(model.label)}-d{pairs}-s{seed}-{budget.label}-{digest}",
         corpus=corpus,
         identifiers=label,
         family=model.family,
@@ -371,8 +345,7 @@ def _trial(builder: _Builder, corpus: str, point: Point) -> Trial:
         init=init_label(model),
         seed=seed,
         pairs=pairs,
-        beams=budget.beams,
-        max_new_tokens=budget.max_new_tokens,
+        budget=budget,
         n_params=n_params(model),
         train=train,
         score=score,

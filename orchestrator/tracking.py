@@ -16,6 +16,7 @@ from typing import Any
 from urllib.parse import urlparse
 
 from orchestrator.grid import Loaded, Tracking
+from orchestrator.rows import budget_name
 from results import store
 
 QUEUE = 1000
@@ -43,7 +44,8 @@ CONFIG = (
     "workers",
 )
 """Columns of a row that are the same for all trials of a training: what dashboards group by."""
-COLUMNS = ("beams", "max_new_tokens", "hit@1", "hit@10", "hit@100", "rr@10", "ndcg@10", "latency_ms", "queries_per_s")
+BUDGET = ("beams", "max_new_tokens", "views", "samples", "temperature", "rerank")
+MEASURED = ("hit@1", "hit@10", "hit@100", "rr@10", "ndcg@10", "latency_ms", "queries_per_s")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -193,10 +195,11 @@ class Tracker:
                 values = {name: line[name] for name in ("pairs", "loss", "learning_rate", "gradient_norm")}
                 run.log(values, step=line["step"])
         done = [row for row in training.rows if row["status"] == "done"]
-        figures = [[row.get(name) for name in COLUMNS] for row in done]
-        run.log({"evaluations": wandb.Table(columns=list(COLUMNS), data=figures)})
+        columns = BUDGET + MEASURED
+        figures = [[row.get(name) for name in columns] for row in done]
+        run.log({"evaluations": wandb.Table(columns=[*columns], data=figures)})
         for row in done:
-            run.summary.update({f"beams={row['beams']}/{one}": row.get(one) for one in COLUMNS[2:]})
+            run.summary.update({f"{budget_name(row)}/{one}": row.get(one) for one in MEASURED})
             run.summary.update({name: row.get(name) for name in ("cgl", "cgl_published", "nll", "n_params", "d_pairs")})
         run.finish(exit_code=0 if len(done) == len(training.rows) else 1)
         trials = sorted({row["trial"] for row in done} | before.trials)

@@ -40,8 +40,12 @@ TRIALS = pa.schema(
         pa.field("zero_stage", pa.int64()),
         pa.field("workers", pa.int64()),
         pa.field("recipe", pa.string()),  # hash of tokenizer and training settings but the learning rate
-        pa.field("beams", pa.int64()),
+        pa.field("beams", pa.int64()),  # null where identifiers were sampled
         pa.field("max_new_tokens", pa.int64()),
+        pa.field("views", pa.string()),  # names joined by +; null: all that the identifiers have
+        pa.field("samples", pa.int64()),
+        pa.field("temperature", pa.float64()),  # of the sampling
+        pa.field("rerank", pa.int64()),  # best documents that were ranked again
         pa.field("split", pa.string()),  # of the queries that every metric is measured on
         pa.field("negatives", pa.int64()),
         pa.field("batch", pa.int64()),  # queries decoded together: latency is a batch's over its queries

@@ -111,7 +111,9 @@ def test_quantisation_reduces_the_residual_and_repeats() -> None:
 def test_too_few_documents_for_the_codes(finished_steps: Steps) -> None:
     settings = CodebookIdentifiers(kind="codebook", levels=2, codes=1000)
     with pytest.raises(BadInput, match=r"identifiers\.codes"):
-        codebook.build(settings, load(finished_steps.corpus), TokenizedCorpus.load(finished_steps.tokenizer), 0)
+        codebook.build(
+            settings, load(finished_steps.corpus), TokenizedCorpus.load(finished_steps.tokenizer), 0, Ragged.of
+        )
 
 
 def test_any_script_round_trips(finished_steps: Steps) -> None:

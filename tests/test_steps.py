@@ -6,7 +6,8 @@ import pytest
 
 from orchestrator.estimates import costs, ranks
 from orchestrator.grid import load
-from orchestrator.steps import Graph, expand, identifiers_label, recipe_of
+from orchestrator.labels import identifiers_label
+from orchestrator.steps import Graph, expand, recipe_of
 from workers.settings import CodebookIdentifiers, NgramIdentifiers
 
 GRID = """
@@ -39,7 +40,7 @@ def _new(before: Graph, after: Graph) -> list[str]:
 def test_expands_in_order_with_filters(folder: Path) -> None:
     graph = _graph(folder)
     ngram = [trial for trial in graph.trials if trial.identifiers == "ngram"]
-    assert [(t.model, t.pairs, t.seed, t.beams) for t in ngram] == [
+    assert [(t.model, t.pairs, t.seed, t.budget.beams) for t in ngram] == [
         (model, pairs, seed, beams)
         for model in ("t5-7k", "t5-29k", "llama-6k")
         for pairs in (10, 20)
@@ -47,7 +48,7 @@ def test_expands_in_order_with_filters(folder: Path) -> None:
         for beams in (1, 4)
     ]
     codebook = [trial for trial in graph.trials if trial.identifiers == "codebook"]
-    assert [(t.model, t.pairs, t.seed, t.beams) for t in codebook] == [("t5-7k", 30, 0, 4), ("t5-7k", 30, 1, 4)]
+    assert [(t.model, t.pairs, t.seed, t.budget.beams) for t in codebook] == [("t5-7k", 30, 0, 4), ("t5-7k", 30, 1, 4)]
     assert graph.count() == {
         "corpus": 1,
         "tokenizer": 1,
@@ -100,7 +101,8 @@ def test_the_same_grid_has_the_same_keys_wherever_its_corpus_lies(folder: Path) 
         ("tracking.project=other", []),
         ("name=other", []),
         ("evaluation.depth=200", ["search"] * 26),
-        ("evaluation.batch=8", ["search"] * 26),
+        ("evaluation.batch=8", []),
+        ("evaluation.memory_mb=800", []),
         ("corpus.name=other", []),
         ("evaluation.negatives=8", ["score"] * 14),
         ("inference.0.beams=[1, 4, 9]", ["search"] * 12),

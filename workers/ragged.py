@@ -65,6 +65,13 @@ class Ragged:
         values = np.concatenate(arrays) if arrays else np.empty(0, dtype=np.int32)
         return cls(values=values, offsets=offsets)
 
+    @classmethod
+    def joined(cls, parts: Sequence["Ragged"]) -> "Ragged":
+        """The rows of all parts, one part after the other."""
+        lengths = np.concatenate([part.lengths for part in parts])
+        values = np.concatenate([part.values[part.offsets[0] : part.offsets[-1]] for part in parts])
+        return cls(values=values, offsets=np.concatenate([[0], np.cumsum(lengths)]).astype(np.int64))
+
 
 def concatenated_ranges(starts: np.ndarray, lengths: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """All of `range(starts[i], starts[i] + lengths[i])`, one after the other, and the i that each belongs to."""

@@ -4,9 +4,9 @@ Each model is the one definition of its settings: the grid is parsed into them, 
 them, workers receive them. Unknown keys and wrong types are errors that name the key.
 """
 
-from typing import Annotated, Literal
+from typing import Annotated, Any, ClassVar, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import BaseModel, ConfigDict, Field, field_serializer, field_validator, model_validator
 
 Count = Annotated[int, Field(strict=True, ge=1, le=2**53)]
 Natural = Annotated[int, Field(strict=True, ge=0, le=2**53)]
@@ -124,42 +124,153 @@ class Only(Settings):
     seeds: tuple[Seed, ...] | None = None
 
 
-class NgramIdentifiers(Settings):
-    """Spans of the document, decoded under a suffix array of the whole corpus (SEAL, MINDER)."""
+class IdentifierSettings(Settings):
+    """What every kind has."""
 
-    kind: Literal["ngram"]
-    length: Annotated[int, Field(strict=True, ge=2, le=64)] = 8
-    """Tokens in a span."""
-    per_query: Count = 8
-    """Spans a training query, each one (query, identifier) pair."""
-    temperature: Positive = 1.5
-    """Of the Gumbel top-k over a span's IDF-weighted overlap with the query."""
+    VIEWS: ClassVar[tuple[str, ...]] = ()
+    """Names that a budget's `views` may choose from; none where a document is named in one way only."""
+
+    kind: str
     pairs: tuple[Count, ...] | None = None
     """The data scales of this kind; the grid's `data.pairs` where left out."""
     only: Only = Only()
 
 
-class CodebookIdentifiers(Settings):
+class SpanIdentifiers(IdentifierSettings):
+    """Kinds that give a document one identifier: trained on its queries and on random spans of its text."""
+
+    spans_per_document: Natural = 28
+    """Random spans of each document trained on beside its queries."""
+    span_length: Count = 12
+    """Words in such a span."""
+
+
+class VectorIdentifiers(SpanIdentifiers):
+    """Kinds whose identifiers come from document embeddings."""
+
+    embedding: str = "lsa"
+    """`lsa` (TF-IDF + truncated SVD), or a Hugging Face encoder by name or folder."""
+    dimensions: Count = 96
+    """Of the LSA embedding."""
+
+
+class NgramSettings(IdentifierSettings):
+    """How spans of a document are picked for a query."""
+
+    length: Annotated[int, Field(strict=True, ge=2, le=64)] = 8
+    """Tokens in a span."""
+    per_query: Count = 8
+    """Spans a training query, each one (query, identifier) pair."""
+    temperature: Positive = 1.5
+    """Of the Gumbel top-k over the IDF of what a span (or a pseudo-query) shares with the query."""
+
+
+TRAINING_QUERIES = "train"
+"""What `queries` is where the training queries of a document are its pseudo-queries."""
+MODEL_PREFIX = "model:"
+"""What `queries` begins with where it names a model."""
+
+
+def split_model(value: str) -> tuple[str, str]:
+    """(`model:`, name or folder), or ("", value) where the value names no model."""
+    prefix = MODEL_PREFIX if value.startswith(MODEL_PREFIX) else ""
+    return prefix, value[len(prefix) :]
+
+
+class PseudoQuerySettings(IdentifierSettings):
+    """Where a document's pseudo-queries come from."""
+
+    queries: Annotated[str, Field(min_length=1)] = TRAINING_QUERIES
+    """`train`: the training queries of the document. A path: a file with a JSON object `{"id": ..., "queries":
+    [...]}` a line. `model:` and a Hugging Face sequence-to-sequence model by name or folder: what it writes
+    (docT5query, Nogueira and Lin 2019). Those that hold a held-out query are left out, wherever they come from."""
+    per_document: Count = 8
+    """Queries that a model writes for a document."""
+
+    @model_validator(mode="after")
+    def _model_is_named(self) -> "PseudoQuerySettings":
+        if self.queries == MODEL_PREFIX:
+            raise ValueError("`queries: model:` must be followed by a model's name or folder")
+        return self
+
+
+class NgramIdentifiers(NgramSettings):
+    """Spans of the document, decoded under a suffix array of the whole corpus (SEAL, MINDER)."""
+
+    kind: Literal["ngram"]
+
+
+class CodebookIdentifiers(VectorIdentifiers):
     """Residual-quantisation codes of document embeddings, one new token a code, under a prefix constraint (RIPOR)."""
 
     kind: Literal["codebook"]
     levels: Annotated[int, Field(strict=True, ge=1, le=64)] = 4
     codes: Annotated[int, Field(strict=True, ge=2, le=65_536)] = 32
     """Codes a level."""
-    embedding: str = "lsa"
-    """`lsa` (TF-IDF + truncated SVD), or a Hugging Face encoder by name or folder."""
-    dimensions: Count = 96
-    """Of the LSA embedding."""
-    spans_per_document: Natural = 28
-    """Random spans of each document trained on beside its queries."""
-    span_length: Count = 12
-    """Words in such a span."""
-    pairs: tuple[Count, ...] | None = None
-    """The data scales of this kind; the grid's `data.pairs` where left out."""
-    only: Only = Only()
 
 
-AnyIdentifiers = Annotated[NgramIdentifiers | CodebookIdentifiers, Field(discriminator="kind")]
+class HierarchicalIdentifiers(VectorIdentifiers):
+    """Paths through hierarchical k-means of document embeddings, one new token a (level, digit) (DSI)."""
+
+    kind: Literal["hierarchical"]
+    branching: Annotated[int, Field(strict=True, ge=2, le=1024)] = 10
+    """Clusters that a cluster is split into."""
+    leaf: Annotated[int, Field(strict=True, ge=1, le=1024)] = 10
+    """Documents up to which a cluster is not split: a last digit numbers them."""
+
+
+class TitleIdentifiers(SpanIdentifiers):
+    """The document's title (GENRE). Documents with the same title share it; those without one are never found."""
+
+    kind: Literal["title"]
+    max_length: Count = 32
+    """Tokens after which a title is cut; titles that are equal up to there are one identifier."""
+
+
+class NameIdentifiers(SpanIdentifiers):
+    """The document's own id, as words: for ids that mean something, such as qualified names or paths."""
+
+    kind: Literal["name"]
+    max_length: Count = 32
+    """Tokens after which a name is cut; names that are equal up to there are one identifier."""
+
+
+class PseudoQueryIdentifiers(PseudoQuerySettings):
+    """Queries that the document answers, each one an identifier of it."""
+
+    kind: Literal["pseudo_query"]
+    per_query: Count = 4
+    """Pseudo-queries of the document that a training query is paired with, each one (query, identifier) pair."""
+    temperature: Positive = 1.5
+    """Of the Gumbel top-k over the IDF of what a pseudo-query shares with the query."""
+    max_length: Count = 32
+    """Tokens after which a pseudo-query is cut."""
+
+
+class MultiviewIdentifiers(NgramSettings, PseudoQuerySettings):
+    """Spans of the text, titles and pseudo-queries side by side, a search in each and one ranking (MINDER)."""
+
+    VIEWS: ClassVar[tuple[str, ...]] = ("body", "title", "query")
+
+    kind: Literal["multiview"]
+    titles_per_query: Count = 2
+    """How often a training query is paired with the title of its document."""
+    pseudo_per_query: Count = 4
+    """Pseudo-queries of the document that a training query is paired with."""
+    max_length: Count = 32
+    """Tokens after which a title or a pseudo-query is cut."""
+
+
+AnyIdentifiers = Annotated[
+    NgramIdentifiers
+    | CodebookIdentifiers
+    | HierarchicalIdentifiers
+    | TitleIdentifiers
+    | NameIdentifiers
+    | PseudoQueryIdentifiers
+    | MultiviewIdentifiers,
+    Field(discriminator="kind"),
+]
 
 
 # ---------------------------------------------------------------- models and training
@@ -220,11 +331,55 @@ class TrainingSettings(Settings):
 
 
 class Budget(Settings):
-    """What inference may spend on a query."""
+    """What inference may spend on a query. In the grid file each of these may be a list: an axis of budgets."""
 
-    beams: Count
+    beams: Count | None = None
+    """Of the beam search; left out where identifiers are sampled."""
+    samples: Count | None = None
+    """Identifiers that are sampled instead of searched for."""
+    temperature: Positive = 1.0
+    """Of the sampling."""
     max_new_tokens: Count | None = None
     """Longest n-gram written; the identifier's own length where left out."""
+    views: tuple[str, ...] | None = None
+    """Views that are searched, of a kind that has several; all of them where left out. In the grid file names are
+    joined by `+` (`views: body+title`), because a list is an axis: `views: [null, body, body+title]` is three
+    budgets. A budget with views is no budget of kinds that lack one of them."""
+    rerank: Count | None = None
+    """Best documents that are ranked again, by the likelihood of their identifiers in full."""
+
+    @field_validator("views", mode="before")
+    @classmethod
+    def _joined(cls, value: Any) -> Any:
+        """Names in one order, so that the same views are the same budget."""
+        names = value.split("+") if isinstance(value, str) else value
+        if not isinstance(names, list | tuple) or not all(isinstance(name, str) for name in names):
+            return value
+        names = [name.strip() for name in names]
+        if not names or not all(names) or len(set(names)) < len(names):
+            raise ValueError(f"must be distinct names joined by `+`, such as `body+title`, not {value!r}")
+        return tuple(sorted(names))
+
+    @field_serializer("views")
+    def _as_written(self, views: tuple[str, ...] | None) -> str | None:
+        return "+".join(views) if views else None
+
+    @model_validator(mode="after")
+    def _one_way(self) -> "Budget":
+        if (self.beams is None) == (self.samples is None):
+            raise ValueError("give either `beams` or `samples`")
+        if self.samples is None and self.temperature != 1.0:
+            raise ValueError("`temperature` is of sampling: give `samples`, not `beams`")
+        return self
+
+    @property
+    def label(self) -> str:
+        """`b16`, `s32t0.7`, `b16-vbody+title-r10`."""
+        heat = f"t{self.temperature:g}" if self.temperature != 1.0 else ""
+        parts = [f"b{self.beams}" if self.samples is None else f"s{self.samples}{heat}"]
+        parts += [f"v{'+'.join(self.views)}"] if self.views else []
+        parts += [f"r{self.rerank}"] if self.rerank else []
+        return "-".join(parts)
 
 
 class EvaluationSettings(Settings):
@@ -236,8 +391,10 @@ class EvaluationSettings(Settings):
     split: Literal["dev", "test"] = "test"
     depth: Annotated[int, Field(strict=True, ge=100)] = 100
     """Documents a query in the run file."""
-    batch: Count = 32
-    """Queries decoded together."""
+    batch: Count | None = None
+    """Queries decoded together; as many as memory allows where left out. No result depends on it."""
+    memory_mb: Count | None = None
+    """What a batch may take; what the machine has free where left out. No result depends on it."""
     bootstrap: Annotated[int, Field(strict=True, ge=100)] = 1000
     """Resamples of the queries behind each interval."""
 

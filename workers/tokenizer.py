@@ -85,6 +85,12 @@ def load_pretrained(name: str) -> PreTrainedTokenizerFast:
     return tokenizer
 
 
+def encode(folder: Path, texts: Iterable[str]) -> Ragged:
+    """Tokens of texts by the tokenizer of a finished tokenizer step, without special tokens, as the corpus's are."""
+    tokenizer: Any = AutoTokenizer.from_pretrained(folder / "tokenizer")
+    return _encode(tokenizer, texts)[0]
+
+
 def _encode(tokenizer: PreTrainedTokenizerFast, texts: Iterable[str]) -> tuple[Ragged, np.ndarray]:
     """Token ids without special tokens, and where words begin. A special token's name in a text is plain text."""
     backend = tokenizer.backend_tokenizer

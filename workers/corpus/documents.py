@@ -107,13 +107,16 @@ def _add_rows(digest: "hashlib._Hash", rows: Iterable[list[str]]) -> None:
 
 def summary(corpus: Corpus) -> dict[str, Any]:
     """What the other steps and the dry run need to know of a corpus without reading it."""
+    titled = {document.docid for document in corpus.documents if document.title}
+    relevant = [docid for query in corpus.split("train") for docid in query.docids]
     return {
         "name": corpus.name,
         "hash": content_hash(corpus),
         "title_in_text": corpus.title_in_text,
         "documents": len(corpus.documents),
         "queries": {name: len(corpus.split(name)) for name in SPLITS},
-        "train_pairs": sum(len(query.docids) for query in corpus.split("train")),
+        "train_pairs": len(relevant),
+        "titled": {"documents": len(titled), "train_pairs": sum(docid in titled for docid in relevant)},
     }
 
 

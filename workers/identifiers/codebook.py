@@ -9,10 +9,10 @@ from typing import Any
 import numpy as np
 
 from workers.corpus.documents import Corpus
-from workers.decoding.index import build_index
-from workers.decoding.view import View
 from workers.errors import BadInput
-from workers.identifiers.sets import IdentifierSet, Pairs, query_documents, seeded_order
+from workers.identifiers import single
+from workers.identifiers.sets import IdentifierSet
+from workers.identifiers.texts import Encode
 from workers.ragged import Ragged
 from workers.settings import CodebookIdentifiers
 from workers.tokenized import TokenizedCorpus
@@ -22,48 +22,32 @@ ITERATIONS = 25
 
 def capacity(settings: CodebookIdentifiers, summary: dict[str, Any]) -> int:
     """Training queries and random spans of every document."""
-    return summary["train_pairs"] + summary["documents"] * settings.spans_per_document
+    return single.capacity(settings, summary["train_pairs"], summary["documents"])
 
 
-def build(settings: CodebookIdentifiers, corpus: Corpus, tokenized: TokenizedCorpus, seed: int) -> IdentifierSet:
+def build(
+    settings: CodebookIdentifiers, corpus: Corpus, tokenized: TokenizedCorpus, seed: int, encode: Encode
+) -> IdentifierSet:
     """Codes of every document, a sorted index over them, and (query or span, codes) pairs."""
     if len(corpus.documents) < settings.codes:
         raise BadInput(
             f"identifiers.codes: {settings.codes} codes a level cannot be learnt from {len(corpus.documents)} documents"
         )
-    from workers.identifiers.document_vectors import encode, lsa  # scikit-learn: not for the driver's `capacity`
+    from workers.identifiers.document_vectors import document_vectors  # not for the driver's `capacity`
 
-    if settings.embedding == "lsa":
-        vectors = lsa(tokenized.documents, tokenized.vocabulary, settings.dimensions)
-    else:
-        vectors = encode(corpus.indexed_texts(), settings.embedding)
+    vectors = document_vectors(settings, corpus, tokenized)
     codes, centroids = quantise(vectors, settings.levels, settings.codes, seed)
     identifiers, extra = tell_apart(codes, settings.codes)
     identifiers = Ragged(values=identifiers.values + tokenized.vocabulary, offsets=identifiers.offsets)
-    vocabulary = tokenized.vocabulary + settings.levels * settings.codes + extra
     token_vectors = np.concatenate([centroids.reshape(-1, vectors.shape[1]), np.zeros((extra, vectors.shape[1]))])
-    train = _train_pairs(settings, corpus, tokenized, identifiers, seed)
-    queries, documents = query_documents(corpus, held_out=True)
-    view = View(
-        name="codes",
-        index=build_index(identifiers, vocabulary, "rows"),
-        documents=np.arange(len(identifiers), dtype=np.int32),
-        marker=None,
-        max_length=int(identifiers.lengths.max()),
-    )
-    return IdentifierSet(
-        kind=settings.kind,
-        views=(view,),
-        train=train.take(seeded_order(len(train), seed)),
-        held_out=Pairs(
-            sources=tokenized.queries,
-            source=queries,
-            document=documents,
-            target=identifiers.take(documents),
-            view=np.zeros(len(documents), dtype=np.int8),
-        ),
-        vocabulary=vocabulary,
-        ranks_by="identifier",
+    return single.identifier_set(
+        settings,
+        corpus,
+        tokenized,
+        seed,
+        identifiers,
+        view="codes",
+        vocabulary=tokenized.vocabulary + len(token_vectors),
         mean_nll=False,
         token_vectors=token_vectors.astype(np.float32),
     )
@@ -112,38 +96,3 @@ def tell_apart(codes: np.ndarray, per_level: int) -> tuple[Ragged, int]:
     values[(offsets[:-1, None] + np.arange(levels)).ravel()] = rows.ravel()
     values[offsets[1:][shared] - 1] = levels * per_level + place[shared]
     return Ragged(values=values, offsets=offsets), extra
-
-
-def _train_pairs(
-    settings: CodebookIdentifiers, corpus: Corpus, tokenized: TokenizedCorpus, identifiers: Ragged, seed: int
-) -> Pairs:
-    queries, query_docs = query_documents(corpus, held_out=False)
-    spans, span_docs = random_spans(settings, tokenized, np.random.default_rng([seed, 2]))
-    queries_of_pairs = tokenized.queries.take(queries)
-    sources = Ragged(
-        values=np.concatenate([queries_of_pairs.values, spans.values]),
-        offsets=np.concatenate([queries_of_pairs.offsets, spans.offsets[1:] + queries_of_pairs.offsets[-1]]),
-    )
-    documents = np.concatenate([query_docs, span_docs])
-    return Pairs(
-        sources=sources,
-        source=np.arange(len(documents)),
-        document=documents,
-        target=identifiers.take(documents),
-        view=np.zeros(len(documents), dtype=np.int8),
-    )
-
-
-def random_spans(
-    settings: CodebookIdentifiers, tokenized: TokenizedCorpus, rng: np.random.Generator
-) -> tuple[Ragged, np.ndarray]:
-    """`spans_per_document` random runs of `span_length` words of each document, and the document of each."""
-    spans: list[np.ndarray] = []
-    for document in range(len(tokenized.documents)):
-        begin, end = tokenized.documents.offsets[document : document + 2]
-        words = np.append(np.flatnonzero(tokenized.word_starts[begin:end]), end - begin)
-        tokens = tokenized.documents[document]
-        last = max(len(words) - 1 - settings.span_length, 0)
-        for start in rng.integers(0, last + 1, size=settings.spans_per_document):
-            spans.append(tokens[words[start] : words[min(start + settings.span_length, len(words) - 1)]])
-    return Ragged.of(spans), np.repeat(np.arange(len(tokenized.documents)), settings.spans_per_document)

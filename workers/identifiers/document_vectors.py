@@ -1,16 +1,26 @@
-"""Document embeddings that codes are quantised from: LSA by default, or any Hugging Face encoder."""
+"""Document embeddings that codes and paths are made from: LSA by default, or any Hugging Face encoder."""
 
 import numpy as np
 from sklearn.decomposition import TruncatedSVD
 from sklearn.feature_extraction.text import TfidfTransformer
 from sklearn.preprocessing import normalize
 
+from workers.corpus.documents import Corpus
 from workers.errors import BadInput
 from workers.ragged import Ragged
+from workers.settings import VectorIdentifiers
 from workers.term_counts import term_counts
+from workers.tokenized import TokenizedCorpus
 
 ENCODER_BATCH = 32
 ENCODER_TOKENS = 512
+
+
+def document_vectors(settings: VectorIdentifiers, corpus: Corpus, tokenized: TokenizedCorpus) -> np.ndarray:
+    """float32 (documents, dimensions), as the settings ask for them."""
+    if settings.embedding == "lsa":
+        return lsa(tokenized.documents, tokenized.vocabulary, settings.dimensions)
+    return encode(corpus.indexed_texts(), settings.embedding)
 
 
 def lsa(documents: Ragged, vocabulary: int, dimensions: int) -> np.ndarray:

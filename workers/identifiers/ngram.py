@@ -11,8 +11,9 @@ from workers.corpus.documents import Corpus
 from workers.decoding.index import build_index
 from workers.decoding.view import View
 from workers.identifiers.sets import IdentifierSet, Pairs, query_documents, seeded_order
+from workers.identifiers.texts import Encode
 from workers.ragged import Ragged
-from workers.settings import NgramIdentifiers
+from workers.settings import NgramIdentifiers, NgramSettings
 from workers.tokenized import TokenizedCorpus
 
 
@@ -21,27 +22,33 @@ def capacity(settings: NgramIdentifiers, summary: dict[str, Any]) -> int:
     return summary["train_pairs"] * settings.per_query
 
 
-def build(settings: NgramIdentifiers, corpus: Corpus, tokenized: TokenizedCorpus, seed: int) -> IdentifierSet:
+def build(
+    settings: NgramIdentifiers, corpus: Corpus, tokenized: TokenizedCorpus, seed: int, encode: Encode
+) -> IdentifierSet:
     """Suffix-array index over the whole corpus and `per_query` spans a (query, relevant document)."""
     idf = inverse_document_frequency(tokenized.documents, tokenized.vocabulary)
     rng = np.random.default_rng([seed, 1])
-    train = _pairs(settings, corpus, tokenized, idf, rng, held_out=False)
-    body = View(
-        name="body",
-        index=build_index(tokenized.documents, tokenized.vocabulary, "suffixes"),
-        documents=np.arange(len(tokenized.documents), dtype=np.int32),
-        marker=None,
-        max_length=settings.length,
-    )
+    train = span_pairs(settings, corpus, tokenized, idf, rng, held_out=False)
     return IdentifierSet(
         kind=settings.kind,
-        views=(body,),
+        views=(body_view(settings, tokenized, tokenized.vocabulary, marker=None),),
         train=train.take(seeded_order(len(train), seed)),
-        held_out=_pairs(settings, corpus, tokenized, idf, rng, held_out=True),
+        held_out=span_pairs(settings, corpus, tokenized, idf, rng, held_out=True),
         vocabulary=tokenized.vocabulary,
         ranks_by="evidence",
         mean_nll=True,
         token_vectors=None,
+    )
+
+
+def body_view(settings: NgramSettings, tokenized: TokenizedCorpus, vocabulary: int, marker: int | None) -> View:
+    """Every span of every document. `vocabulary`: with the tokens that the kind adds to the tokenizer's."""
+    return View(
+        name="body",
+        index=build_index(tokenized.documents, vocabulary, "suffixes"),
+        documents=np.arange(len(tokenized.documents), dtype=np.int32),
+        marker=marker,
+        max_length=settings.length,
     )
 
 
@@ -58,7 +65,7 @@ def pick_spans(
     word_starts: np.ndarray,
     query: np.ndarray,
     idf: np.ndarray,
-    settings: NgramIdentifiers,
+    settings: NgramSettings,
     rng: np.random.Generator,
 ) -> tuple[np.ndarray, int]:
     """Starts of `per_query` spans and their length, by Gumbel top-k of the IDF of the tokens shared with the query.
@@ -77,14 +84,15 @@ def pick_spans(
     return np.resize(starts[np.argsort(-noisy)[: settings.per_query]], settings.per_query), length
 
 
-def _pairs(
-    settings: NgramIdentifiers,
+def span_pairs(
+    settings: NgramSettings,
     corpus: Corpus,
     tokenized: TokenizedCorpus,
     idf: np.ndarray,
     rng: np.random.Generator,
     held_out: bool,
 ) -> Pairs:
+    """`per_query` spans of every document that is relevant to a training (or held-out) query, as of view 0."""
     queries, documents = query_documents(corpus, held_out)
     usable = tokenized.documents.lengths[documents] > 0
     queries, documents = queries[usable], documents[usable]

@@ -7,6 +7,7 @@ import numpy as np
 
 from results.store import read_json, write_json
 from workers.corpus.documents import Corpus
+from workers.decoding.index import build_index
 from workers.decoding.view import View
 from workers.ragged import Ragged
 
@@ -102,6 +103,17 @@ class IdentifierSet:
             token_vectors=np.load(vectors) if vectors.exists() else None,
             **known,
         )
+
+
+def row_view(name: str, rows: Ragged, documents: np.ndarray, vocabulary: int, marker: int | None = None) -> View:
+    """A view whose identifiers are whole rows, row i of `documents[i]`. Tokens and marker are below `vocabulary`."""
+    return View(
+        name=name,
+        index=build_index(rows, vocabulary, "rows"),
+        documents=documents.astype(np.int32),
+        marker=marker,
+        max_length=int(rows.lengths.max(initial=1)),
+    )
 
 
 def query_documents(corpus: Corpus, held_out: bool) -> tuple[np.ndarray, np.ndarray]:
