@@ -6,7 +6,7 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 
-from workers.decoding import step
+from workers.decoding import numba_step
 from workers.decoding.index import Index
 from workers.decoding.step import Beams, Chosen
 from workers.models.sessions import Session
@@ -42,7 +42,7 @@ class SearchResult:
 
 
 def beam_search(
-    session: Session, index: Index, beams: int, max_new_tokens: int, best: Step = step.best_continuations
+    session: Session, index: Index, beams: int, max_new_tokens: int, best: Step = numba_step.best_continuations
 ) -> SearchResult:
     """The `beams` best sequences at each depth that only follow continuations in the index.
 

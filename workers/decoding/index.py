@@ -148,17 +148,10 @@ def _build_shard(rows: Ragged, begin: int, end: int, boundary: int, sort: str) -
         starts = np.zeros(len(tokens), dtype=bool)
         starts[row_starts[:-1]] = True
         order = order[starts[order]]
-    firsts, first_lo, seconds, second_lo, second_offsets = _shallow(tokens, order, boundary)
-    return Shard(
-        tokens=tokens,
-        order=order,
-        row_starts=row_starts,
-        first_token=firsts,
-        first_lo=first_lo,
-        second_token=seconds,
-        second_lo=second_lo,
-        second_offsets=second_offsets,
-    )
+    arrays = (tokens, order, row_starts, *_shallow(tokens, order))
+    for array in arrays:
+        array.setflags(write=False)  # as mapped files are, so that compiled code meets one type of array
+    return Shard(**{field.name: array for field, array in zip(fields(Shard), arrays, strict=True)})
 
 
 def _with_boundaries(rows: Ragged, begin: int, end: int, boundary: int) -> tuple[np.ndarray, np.ndarray]:
@@ -194,8 +187,8 @@ def _token_positions(byte_positions: np.ndarray, width: int) -> np.ndarray:
 
 
 @numba.njit(cache=True)
-def _shallow(tokens: np.ndarray, order: np.ndarray, boundary: int) -> tuple[np.ndarray, ...]:
-    """The two shallow tables, by one pass that counts and one that writes."""
+def _shallow(tokens: np.ndarray, order: np.ndarray) -> tuple[np.ndarray, ...]:
+    """The two shallow tables, by one pass that counts and one that writes; in the order of `Shard`'s fields."""
     firsts, seconds = 0, 0
     last_first = last_second = np.int64(-1)
     for position in order:
