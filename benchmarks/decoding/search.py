@@ -6,7 +6,6 @@ full mask (`full_mask.py`) takes the place of the step in the same search.
 """
 
 from collections.abc import Iterator
-from typing import cast
 
 from benchmarks.decoding import full_mask
 from benchmarks.decoding.data import PrecomputedSession, corpora
@@ -15,7 +14,6 @@ from benchmarks.rows import Options, Row, Skipped, cost, medians
 from workers.decoding import numba_step
 from workers.decoding.beam import Candidates, Step, beam_search
 from workers.decoding.index import Index
-from workers.models.sessions import Session
 
 STEPS = 12
 SEAL = {15: 81.7, 100: 636.0}
@@ -41,7 +39,7 @@ def over(
 
     def search(step: Step) -> Candidates:
         session.restart()
-        return beam_search(cast(Session, session), index, beams, STEPS, step).candidates
+        return beam_search(session, index, beams, STEPS, step).candidates
 
     assert_equal(search(best), search(full_mask.best_continuations))
     seconds = medians({"ours": lambda: search(best), "masked": lambda: search(full_mask.best_continuations)}, repeats)

@@ -108,7 +108,8 @@ def locate(
 ) -> None:
     """Write document and first position of all occurrences in intervals of one shard.
 
-    `intervals`: lo, hi, and where in `document` and `start` to write. `documents`: those of the shard's rows. `before`: added to positions.
+    `intervals`: lo, hi, and where in `document` and `start` to write. `documents`: those of the shard's rows.
+    `before`: added to positions.
     """
     lo, hi, target = intervals
     for n in range(len(lo)):
