@@ -8,100 +8,162 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from workers.decoding import evidence as module
-from workers.decoding.evidence import Evidence, EvidenceScorer, weights
+from workers.decoding.beam import Candidates
+from workers.decoding.evidence import EvidenceScorer, weights
 from workers.decoding.index import build_index
 from workers.decoding.view import View
 from workers.ragged import Ragged
 
-documents_strategy = st.lists(st.lists(st.integers(0, 4), min_size=1, max_size=14), min_size=1, max_size=6)
+VOCABULARY = 5
+Ngram = tuple[int, ...]
 
 
-def occurrences(rows: list[list[int]], ngram: tuple[int, ...]) -> list[tuple[int, int]]:
-    """(document, place) of each, by what follows it (a document's end last): the order an index lists them in."""
-    found = [
-        (document, at)
-        for document, row in enumerate(rows)
-        for at in range(len(row) - len(ngram) + 1)
-        if tuple(row[at : at + len(ngram)]) == ngram
-    ]
-    text = [token for row in rows for token in (*row, 99)]
-    starts = np.cumsum([0] + [len(row) + 1 for row in rows])
-    return sorted(found, key=lambda each: text[starts[each[0]] + each[1] :])
+class Texts:
+    """The rows of one view as lists, and n-grams of theirs with log-probabilities; all that the plain rule reads."""
+
+    def __init__(self, rows: list[list[int]], documents: list[int], shard_tokens: int) -> None:
+        self.rows, self.documents = rows, documents
+        index = build_index(Ragged.of(rows), VOCABULARY, "suffixes", shard_tokens)
+        self.view = View(
+            name="body", index=index, documents=np.array(documents, dtype=np.int32), marker=None, max_length=9
+        )
+
+    def occurrences(self, ngram: Ngram) -> list[tuple[int, int]]:
+        """(row, place) of each: shard after shard, by what follows it (a row's end last)."""
+        found = [
+            (row, at)
+            for row, tokens in enumerate(self.rows)
+            for at in range(len(tokens) - len(ngram) + 1)
+            if tuple(tokens[at : at + len(ngram)]) == ngram
+        ]
+        text = [token for row in self.rows for token in (*row, VOCABULARY)]
+        starts = np.cumsum([0] + [len(row) + 1 for row in self.rows])
+        shard = [int(np.searchsorted(self.view.index.first_rows, row, side="right")) for row in range(len(self.rows))]
+        ends = [int(starts[self.view.index.first_rows[shard[row]]]) for row in range(len(self.rows))]
+        return sorted(found, key=lambda hit: (shard[hit[0]], text[starts[hit[0]] + hit[1] : ends[hit[0]]]))
+
+    def candidates(self, log_probs: dict[Ngram, float], query: int) -> Candidates:
+        """As a search would give them, among those of another query."""
+        shards = self.view.index.shards
+        states = np.array([[interval(shard, ngram) for shard in shards] for ngram in log_probs], dtype=np.int64)
+        states = states.reshape(len(log_probs), len(shards), 2)
+        other = np.array([[(0, len(shard.order)) for shard in shards]], dtype=np.int64)
+        states = np.concatenate([other, states])
+        return Candidates(
+            query=np.array([query + 1] + [query] * len(log_probs)),
+            lo=states[:, :, 0],
+            hi=states[:, :, 1],
+            length=np.array([1] + [len(ngram) for ngram in log_probs]),
+            score=np.array([-0.01, *log_probs.values()]),
+            complete=np.zeros(1 + len(log_probs), dtype=bool),
+        )
 
 
-def cover(rows, ngrams: dict[tuple[int, ...], float], allowed) -> dict[int, list[tuple[tuple[int, ...], float]]]:
-    """N-grams by falling weight; one counts for a document where it overlaps with nothing that counted before."""
-    covered: set[tuple[int, int]] = set()
-    hits: dict[int, list[tuple[tuple[int, ...], float]]] = {}
-    for ngram, weight in ngrams.items():
-        counted: set[int] = set()
-        for document, at in occurrences(rows, ngram):
-            places = {(document, place) for place in range(at, at + len(ngram))}
-            if document not in allowed or places & covered:
-                continue
-            covered |= places
-            if document not in counted:
-                hits.setdefault(document, []).append((ngram, weight))
-                counted.add(document)
-    return hits
+def interval(shard, ngram: Ngram) -> tuple[int, int]:
+    inside = [i for i, at in enumerate(shard.order) if tuple(shard.tokens[at : at + len(ngram)].tolist()) == ngram]
+    return (inside[0], inside[-1] + 1) if inside else (0, 0)
 
 
-def discounted(hits: list[tuple[tuple[int, ...], float]]) -> float:
+def weighed(texts: list[Texts], log_probs: list[dict[Ngram, float]]) -> list[tuple[float, int, Ngram]]:
+    """(weight, view, n-gram) in the order of the rule."""
+    longest = max((len(ngram) for each in log_probs for ngram in each), default=0)
+    found = []
+    for view, (text, each) in enumerate(zip(texts, log_probs, strict=True)):
+        tokens = sum(len(row) for row in text.rows)
+        for ngram, log_prob in each.items():
+            weight = weights(np.array([log_prob]), np.array([len(text.occurrences(ngram))]), tokens)[0]
+            if len(ngram) >= min(2, longest) and weight > 0:
+                found.append((float(weight), view, ngram))
+    return sorted(found, key=lambda each: (-each[0], each[1], each[2]))
+
+
+def score(hits: list[tuple[float, Ngram, set]]) -> float:
+    """One document's score by its matches, in the order of the rule: (weight, n-gram, positions)."""
+    taken: set = set()
+    counted: list = []
     seen: set[int] = set()
     total = 0.0
-    for ngram, weight in hits:
+    for weight, ngram, positions in hits:
+        if positions & taken:
+            continue
+        taken |= positions
+        view = min(positions)[0]
+        if (view, ngram) in counted:
+            continue
+        counted.append((view, ngram))
         types = set(ngram)
-        total += weight * (1 - 0.8 + 0.8 * len(types - seen) / len(types))
+        total += weight * (1.0 - 0.8 + 0.8 * len(types - seen) / len(types))
         seen |= types
     return total
 
 
-def reference(rows, ngrams: dict[tuple[int, ...], float], rare: int, fully: int) -> dict[int, float]:
-    counts = {ngram: len(occurrences(rows, ngram)) for ngram in ngrams}
-    first = cover(rows, {n: w for n, w in ngrams.items() if counts[n] <= rare}, range(len(rows)))
-    found = sorted(first, key=lambda document: -discounted(first[document]))[:fully]
-    return {document: discounted(hits) for document, hits in cover(rows, ngrams, found).items()}
-
-
-@settings(max_examples=200, deadline=None)
-@given(documents_strategy, st.integers(0, 10**6), st.sampled_from([1500, 2, 1]))
-def test_equals_the_plain_rule(rows, seed, rare) -> None:
-    rng = np.random.default_rng(seed)
-    index = build_index(Ragged.of(rows), 5, "suffixes")
-    distinct = sorted({tuple(r[i : i + n]) for r in rows for n in (1, 2, 3) for i in range(len(r) - n + 1)})
-    picked = [distinct[i] for i in rng.permutation(len(distinct))[:12]]
-    weight = np.sort(rng.random(len(picked)))[::-1].copy()
-    intervals = [interval(index, ngram) for ngram in picked]
-    evidence = Evidence(
-        weight=weight,
-        lo=np.array([lo for lo, _ in intervals]),
-        hi=np.array([hi for _, hi in intervals]),
-        length=np.array([len(ngram) for ngram in picked]),
-    )
-    old = module.RARE
-    module.RARE = rare
-    try:
-        documents, scores = scorer_of(index).rank_evidence(evidence, 100, np.random.default_rng(0))
-    finally:
-        module.RARE = old
-    expected = reference(rows, dict(zip(picked, weight.tolist(), strict=True)), rare, 1500)
-    assert dict(zip(documents.tolist(), scores.tolist(), strict=True)) == pytest.approx(expected)
-    assert sorted(scores, reverse=True) == list(scores)
-
-
-def scorer_of(index) -> EvidenceScorer:
-    rows = int(index.first_rows[-1])
-    documents = np.arange(rows, dtype=np.int32)
-    return EvidenceScorer((View(name="body", index=index, documents=documents, marker=None, max_length=9),), rows)
-
-
-def interval(index, ngram: tuple[int, ...]) -> tuple[int, int]:
-    inside = [
-        i
-        for i, at in enumerate(index.shards[0].order)
-        if tuple(index.shards[0].tokens[at : at + len(ngram)].tolist()) == ngram
+def matches(texts: list[Texts], view: int, ngram: Ngram) -> list[tuple[int, set]]:
+    """(document, positions) in the order of the index."""
+    return [
+        (texts[view].documents[row], {(view, row, at + i) for i in range(len(ngram))})
+        for row, at in texts[view].occurrences(ngram)
     ]
-    return inside[0], inside[-1] + 1
+
+
+def reference(texts: list[Texts], log_probs: list[dict[Ngram, float]], rare: int, fully: int) -> dict[int, float]:
+    ngrams = weighed(texts, log_probs)
+    first: dict[int, list] = {}
+    for weight, view, ngram in ngrams:
+        found = matches(texts, view, ngram)
+        for document, positions in found if len(found) <= rare else []:
+            first.setdefault(document, []).append((weight, ngram, positions))
+    chosen = sorted(first, key=lambda document: -score(first[document]))[:fully]
+    full: dict[int, list] = {document: [] for document in chosen}
+    for weight, view, ngram in ngrams:
+        for document, positions in sorted(matches(texts, view, ngram), key=lambda each: min(each[1])):
+            if document in full:
+                full[document].append((weight, ngram, positions))
+    return {document: score(hits) for document, hits in full.items()}
+
+
+tokens_strategy = st.lists(st.integers(0, VOCABULARY - 1), min_size=1, max_size=14)
+
+
+@st.composite
+def texts_strategy(draw, documents: int) -> Texts:
+    if draw(st.booleans()):  # the body: a row a document
+        rows = draw(st.lists(tokens_strategy, min_size=documents, max_size=documents))
+        owners = list(range(documents))
+    else:
+        rows = draw(st.lists(tokens_strategy, min_size=1, max_size=8))
+        owners = draw(st.lists(st.integers(0, documents - 1), min_size=len(rows), max_size=len(rows)))
+    return Texts(rows, owners, draw(st.sampled_from([8, 20, 1000])))
+
+
+@st.composite
+def case_strategy(draw):
+    documents = draw(st.integers(1, 6))
+    texts = draw(st.lists(texts_strategy(documents), min_size=1, max_size=3))
+    rng = np.random.default_rng(draw(st.integers(0, 10**6)))
+    steps = draw(st.sampled_from([1, 1000]))  # few distinct weights, or many
+    log_probs = []
+    for text in texts:
+        distinct = sorted({tuple(r[i : i + n]) for r in text.rows for n in (1, 2, 3, 4) for i in range(len(r) - n + 1)})
+        picked = [distinct[i] for i in rng.permutation(len(distinct))[: rng.integers(0, 15)]]
+        log_probs.append({ngram: -float(rng.integers(1, steps + 1)) / steps for ngram in picked})
+    return documents, texts, log_probs
+
+
+@settings(max_examples=300, deadline=None)
+@given(case_strategy(), st.sampled_from([1500, 2, 1]), st.sampled_from([1500, 2, 1]))
+def test_equals_the_plain_rule(case, rare, fully) -> None:
+    documents, texts, log_probs = case
+    scorer = EvidenceScorer([text.view for text in texts], documents)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(module, "RARE", rare)
+        patch.setattr(module, "FULLY_SCORED", fully)
+        for _ in range(2):  # a scorer forgets the query before
+            candidates = [text.candidates(each, 3) for text, each in zip(texts, log_probs, strict=True)]
+            ranked, scores = scorer.rank(candidates, 3, 100, np.random.default_rng(0))
+            expected = reference(texts, log_probs, rare, fully)
+            assert dict(zip(ranked.tolist(), scores.tolist(), strict=True)) == pytest.approx(expected)
+            assert sorted(scores, reverse=True) == list(scores)
+            assert (ranked.dtype, scores.dtype) == (np.int64, np.float64)
 
 
 @settings(max_examples=100, deadline=None)
@@ -116,20 +178,38 @@ def test_weight_equals_the_formula(log_prob: float, count: int) -> None:
     assert value == pytest.approx(max(0.0, odds) ** 2, rel=1e-9, abs=1e-12)
 
 
-def test_scorer_forgets_the_query_before() -> None:
-    index = build_index(Ragged.of([[1, 2, 3], [2, 3, 4]]), 5, "suffixes")
-    lo, hi = interval(index, (2, 3))
-    evidence = Evidence(weight=np.array([1.0]), lo=np.array([lo]), hi=np.array([hi]), length=np.array([2]))
-    scorer = scorer_of(index)
-    for _ in range(3):
-        documents, scores = scorer.rank_evidence(evidence, 10, np.random.default_rng(0))
-        assert sorted(documents.tolist()) == [0, 1]
-        assert scores.tolist() == [1.0, 1.0]
-
-
 def test_no_evidence_ranks_nothing() -> None:
-    index = build_index(Ragged.of([[1, 2]]), 5, "suffixes")
-    nothing = np.empty(0, dtype=np.int64)
-    evidence = Evidence(weight=np.empty(0), lo=nothing, hi=nothing, length=nothing)
-    documents, scores = scorer_of(index).rank_evidence(evidence, 10, np.random.default_rng(0))
-    assert len(documents) == len(scores) == 0
+    text = Texts([[1, 2]], [0], 1000)
+    scorer = EvidenceScorer([text.view, text.view], 1)
+    unlikely = {(1, 2): -40.0}
+    for candidates in ([None, None], [text.candidates({}, 0), None], [None, text.candidates(unlikely, 0)]):
+        documents, scores = scorer.rank(candidates, 0, 10, np.random.default_rng(0))
+        assert len(documents) == len(scores) == 0
+
+
+def test_documents_of_one_token_are_found_where_nothing_longer_was_written() -> None:
+    text = Texts([[1], [2], [1]] + [[4] * 9] * 9, list(range(12)), 1000)
+    scorer = EvidenceScorer([text.view], 12)
+    documents, _ = scorer.rank([text.candidates({(1,): -0.1}, 0)], 0, 10, np.random.default_rng(0))
+    assert sorted(documents.tolist()) == [0, 2]
+    documents, _ = scorer.rank([text.candidates({(1,): -0.1, (4, 4): -0.1}, 0)], 0, 10, np.random.default_rng(0))
+    assert sorted(documents.tolist()) == list(range(3, 12))
+
+
+def test_equal_documents_are_ranked_at_random() -> None:
+    text = Texts([[1, 2, 3]] * 6 + [[4] * 9] * 9, list(range(15)), 1000)
+    scorer = EvidenceScorer([text.view], 15)
+    candidates = [text.candidates({(1, 2): -0.1, (2, 3): -0.2}, 0)]
+    found = [scorer.rank(candidates, 0, 10, np.random.default_rng(seed)) for seed in range(5)]
+    for documents, scores in found:
+        assert sorted(documents.tolist()) == list(range(6))
+        assert len(set(scores.tolist())) == 1
+    assert len({tuple(documents) for documents, _ in found}) > 1
+
+
+def test_ngrams_are_looked_for_in_their_own_view() -> None:
+    body = Texts([[1, 2, 3], [4, 4, 4, 4, 4, 4, 4, 4]], [0, 1], 1000)
+    titles = Texts([[0, 1], [1, 2, 3]], [0, 1], 1000)
+    scorer = EvidenceScorer([body.view, titles.view], 2)
+    documents, _ = scorer.rank([body.candidates({(1, 2): -0.1}, 0), None], 0, 10, np.random.default_rng(0))
+    assert documents.tolist() == [0]

@@ -1,0 +1,59 @@
+"""Identifiers of codes: a million of 8 codes of 256, 140 beams of one query.
+
+Timed: one step at each depth, from states and log-probabilities to the 140 best continuations with their states. Not
+timed: the model, building. The baseline (`static_trie.py`) runs in turn and must find the same scores.
+"""
+
+from collections.abc import Iterator
+from functools import partial
+
+import numpy as np
+import torch
+
+from benchmarks.decoding.data import SEED, random_log_probs
+from benchmarks.decoding.static_trie import StaticTrie
+from benchmarks.rows import Options, Row, cost, medians
+from workers.decoding import numba_step
+from workers.decoding.beam import Step
+from workers.decoding.index import build_index
+from workers.decoding.step import Beams, Chosen
+from workers.ragged import Ragged
+
+CODES, LENGTH, BEAMS = 256, 8, 140
+BYTES_GOAL = 10.0
+
+
+def measure(options: Options, best: Step = numba_step.best_continuations) -> Iterator[Row]:
+    """A row a depth, and one on size; with any backend."""
+    rng = np.random.default_rng(SEED)
+    rows = np.unique(rng.integers(0, CODES, size=(10_000 if options.quick else 1_000_000, LENGTH)), axis=0)
+    flat = Ragged(values=rows.ravel().astype(np.int32), offsets=np.arange(len(rows) + 1) * LENGTH)
+    index, trie = build_index(flat, CODES, "rows"), StaticTrie.build(rows, CODES)
+    what = f"{len(rows):,} ids of {LENGTH} codes"
+    lo, hi = index.whole()
+    live = Beams(query=np.zeros(1, dtype=np.int64), lo=lo[None], hi=hi[None], score=np.zeros(1))
+    state = torch.zeros(1, dtype=torch.long)
+    for depth in range(LENGTH):
+        log_probs = random_log_probs(len(live.query), CODES, rng)
+        ours = partial(best, index, live, log_probs, depth, 1, BEAMS)
+        score = torch.from_numpy(live.score.astype(np.float32))
+        static = partial(trie.step, depth, state, score, torch.from_numpy(log_probs), BEAMS)
+        chosen, reached = ours(), static()
+        state = _states_of(chosen, reached)
+        seconds = medians({"ours": ours, "static": static}, 5 if options.quick else 50)
+        value, baseline = (1e6 * seconds[each] for each in ("ours", "static"))
+        yield cost(f"{what}, {BEAMS} beams, depth {depth}, against a CSR trie", value, "us a step", baseline, 1.0)
+        live = Beams(query=np.zeros(len(state), dtype=np.int64), lo=chosen.lo, hi=chosen.hi, score=chosen.score)
+    yield cost(
+        f"{what}, against a CSR trie", index.nbytes / len(rows), "bytes an id", trie.nbytes / len(rows), BYTES_GOAL
+    )
+
+
+def _states_of(chosen: Chosen, reached: tuple[torch.Tensor, ...]) -> torch.Tensor:
+    """The trie's states of Gridlaw's beams, in their order: the trie's float32 scores may order near ties otherwise."""
+    beam, token, state, score = (each.numpy() for each in reached)
+    ours, its = chosen.beam * CODES + chosen.token, beam * CODES + token
+    assert np.array_equal(np.sort(ours), np.sort(its)), "the beams differ"
+    assert np.allclose(chosen.score, score, atol=1e-3), "the scores differ"
+    by_key = np.argsort(its)
+    return torch.from_numpy(state[by_key[np.searchsorted(its, ours, sorter=by_key)]])

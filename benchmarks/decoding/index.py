@@ -1,0 +1,89 @@
+"""Building an index of all suffixes: tokens a second, bytes a token, memory.
+
+Each build runs in a process of its own (this module's `__main__`), which first builds a small one, so that nothing is
+compiled in the timed build. Timed: `build_index` from the rows' tokens in memory to the index in memory. Memory is the
+process's highest resident set (VmHWM) less what it had before the build; "beyond the index" is that less the index.
+What is said of 3 billion tokens is extrapolated: an index is built shard by shard, each of at most `SHARD_TOKENS`, so
+time and size grow in proportion and the memory beyond the index is one shard's.
+"""
+
+import json
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from tempfile import TemporaryDirectory
+
+import numpy as np
+
+from benchmarks.decoding.data import VOCABULARY, zipf_rows
+from benchmarks.rows import Options, Row, Skipped, at_least, at_most
+from workers.decoding.index import SHARD_TOKENS, Index, build_index
+from workers.ragged import Ragged
+
+NEEDED_GB = 4
+"""Free memory that the large build asks for."""
+WIKIPEDIA = 3e9
+"""Tokens of 21 M passages."""
+
+
+def measure(options: Options) -> Iterator[Row | Skipped]:
+    """Rows for each size, and what they say of Wikipedia's passages."""
+    small = 0.2 if options.quick else 10
+    built = _in_process(small)
+    yield at_least(f"index, {small:g} M tokens, build", built["tokens"] / built["seconds"] / 1e6, "M tokens/s", 3)
+    yield at_most(f"index, {small:g} M tokens, size", built["index"] / built["tokens"], "bytes a token", 12)
+    yield _beyond(small, built)
+    if options.quick:
+        yield Skipped(name="index, 50 M tokens", why="--quick")
+    elif _free_gb() < NEEDED_GB:
+        yield Skipped(name="index, 50 M tokens", why=f"asks for {NEEDED_GB} GB of free memory")
+    else:
+        built = _in_process(50)
+        rate = built["tokens"] / built["seconds"] / 1e6
+        yield Row(name="index, 50 M tokens, build", value=rate, unit="M tokens/s")
+        yield at_most("index, 50 M tokens, memory with the index", built["peak"] / 1e9, "GB", 2)
+        yield _beyond(50, built)
+    name = "extrapolated, index, 3 billion tokens"
+    yield Row(name=f"{name}, size", value=WIKIPEDIA * built["index"] / built["tokens"] / 1e9, unit="GB")
+    yield Row(name=f"{name}, build", value=WIKIPEDIA * built["seconds"] / built["tokens"] / 60, unit="minutes")
+    beyond = (built["peak"] - built["index"]) / built["tokens"]
+    yield Row(name=f"{name}, memory beyond the index", value=SHARD_TOKENS * beyond / 1e9, unit="GB")
+
+
+def _beyond(millions: float, built: dict[str, float]) -> Row:
+    beyond = (built["peak"] - built["index"]) / built["tokens"]
+    return Row(name=f"index, {millions:g} M tokens, memory beyond the index", value=beyond, unit="bytes a token")
+
+
+def _free_gb() -> float:
+    return _kilobytes(Path("/proc/meminfo"), "MemAvailable") / 1e6
+
+
+def _kilobytes(file: Path, key: str) -> int:
+    return next(int(line.split()[1]) for line in file.read_text().splitlines() if line.startswith(f"{key}:"))
+
+
+def _in_process(millions: float) -> dict[str, float]:
+    with TemporaryDirectory() as folder:
+        zipf_rows(int(millions * 1e6), VOCABULARY).save(Path(folder), "rows")
+        command = [sys.executable, "-m", "benchmarks.decoding.index", folder]
+        return json.loads(subprocess.run(command, check=True, capture_output=True, text=True).stdout)
+
+
+def _build(folder: Path) -> dict[str, float]:
+    build_index(zipf_rows(10_000, VOCABULARY), VOCABULARY, "suffixes")
+    mapped = Ragged.load(folder, "rows")
+    rows = Ragged(values=np.array(mapped.values), offsets=mapped.offsets)
+    status = Path("/proc/self/status")
+    before = _kilobytes(status, "VmRSS")
+    began = time.perf_counter()
+    index: Index = build_index(rows, VOCABULARY, "suffixes")
+    seconds = time.perf_counter() - began
+    peak = 1024 * (_kilobytes(status, "VmHWM") - before)
+    return {"tokens": len(rows.values), "seconds": seconds, "index": index.nbytes, "peak": peak}
+
+
+if __name__ == "__main__":
+    print(json.dumps(_build(Path(sys.argv[1]))))
