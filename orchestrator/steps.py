@@ -44,7 +44,7 @@ RECIPES = {
     "corpus": 2,
     "tokenizer": 1,
     "embeddings": 1,
-    "identifiers": 3,
+    "identifiers": 2,
     "baselines": 1,
     "train": 1,
     "score": 1,
