@@ -104,7 +104,7 @@ def _budgets(trials: Sequence[Trial]) -> Table | None:
         return tuple(mean(trial.measured[metric] for trial in mine) for metric in METRICS)
 
     return Table(
-        caption=f"Metrics by budget at the largest cell that has several kinds (N = {short(n)}, D = {short(d)})",
+        caption=f"Metrics by budget at N = {short(n)}, D = {short(d)}",
         corner="budget",
         columns=tuple(label(metric).removeprefix("1 - ") for metric in METRICS),
         rows=tuple((budget, cells(budget)) for budget in dict.fromkeys(map(budget_words, rows))),
