@@ -87,7 +87,7 @@ def baseline(model: PreTrainedModel, ids: IdentifierSet, contests: list[Contest]
     """The sound form for each contest, as `contest_losses` defines it."""
     losses = []
     for contest in contests:
-        prompt = prompts(ids.held_out.sources, np.array([contest.query]), END, LONGEST)[0]
+        prompt = prompts(ids.held_out.sources, np.array([contest.query]), np.array([END]), LONGEST)[0]
         targets = ids.held_out.target.take(np.append(contest.right[:1], contest.negatives))
         mean = nll_of(model, prompt, targets) / targets.lengths
         losses.append(logsumexp(-mean) + mean[0])

@@ -91,10 +91,6 @@ class PrecomputedSession:
         self.done += 1
         return self.steps[self.done][: len(parents)]
 
-    def score(self, parents: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
-        """Of no use here: raises."""
-        raise NotImplementedError("a search does not score")
-
     def restart(self) -> None:
         """Back to the first step."""
         self.done = 0
