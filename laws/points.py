@@ -234,7 +234,7 @@ def _one_kind_of_search(rows: list[Trial], notes: list[str]) -> list[Trial]:
         return searched
     kept = min(kinds, key=lambda kind: (-kinds[kind], kind))
     for kind in sorted(kinds.keys() - {kept}):
-        notes.append(f"{kinds[kind]} trials left out: {_search_words(kind)}, the others are with {_search_words(kept)}")
+        notes.append(f"{kinds[kind]} trials left out: {_search_words(kind)}; kept is {_search_words(kept)}")
     return [trial for trial in searched if _search(trial) == kept]
 
 
@@ -243,9 +243,20 @@ def _search(trial: Trial) -> tuple[str, float]:
     return trial.views, 0.0 if math.isnan(trial.rerank) else trial.rerank
 
 
+def budget_words(trial: Trial) -> str:
+    """`16 beams`, `32 samples at temperature 0.7`, `16 beams, body and title, 10 reranked`."""
+    sampled = not math.isnan(trial.samples)
+    parts = [f"{short(trial.samples)} samples" if sampled else f"{short(trial.beams)} beams"]
+    if sampled and not math.isnan(trial.temperature):
+        parts[0] += f" at temperature {trial.temperature:g}"
+    parts += [trial.views.replace("+", " and ")] if trial.views else []
+    parts += [] if math.isnan(trial.rerank) else [f"{short(trial.rerank)} reranked"]
+    return ", ".join(parts)
+
+
 def _search_words(kind: tuple[str, float]) -> str:
     views, rerank = kind
-    return f"{views.replace('+', ' and ') or 'all views'} and " + (f"rerank {short(rerank)}" if rerank else "no rerank")
+    return f"{views.replace('+', ' and ') or 'all views'} searched, {short(rerank) if rerank else 'nothing'} reranked"
 
 
 def _countable(rows: list[Trial], metric: str, notes: list[str]) -> list[Trial]:

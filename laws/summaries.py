@@ -4,7 +4,7 @@ import math
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
-from laws.points import comparable, label, short
+from laws.points import budget_words, comparable, label, short
 from laws.tables import Measured, Trial
 from results.schema import METRICS
 
@@ -29,8 +29,8 @@ class Summary:
 
 
 def summarise(name: str, trials: Sequence[Trial]) -> Summary:
-    """Hit@10 by N and D, the metrics by beams at the largest cell, CGL by N and D."""
-    tables = [table for make in (_hits, _beams, _losses) if (table := make(trials)) is not None]
+    """Hit@10 by N and D, the metrics by beams and by other budgets at the largest cell, CGL by N and D."""
+    tables = [table for make in (_hits, _beams, _budgets, _losses) if (table := make(trials)) is not None]
     return Summary(name=name, tables=tuple(tables))
 
 
@@ -87,6 +87,32 @@ def _beams(trials: Sequence[Trial]) -> Table | None:
             (label(metric).removeprefix("1 - "), tuple(cell(metric, width) for width in widths)) for metric in METRICS
         ),
     )
+
+
+def _budgets(trials: Sequence[Trial]) -> Table | None:
+    """What laws leave out: sampling, fewer views, reranking; None where all trials are plain searches."""
+    rows = [trial for trial in trials if trial.measured["hit@10"].known and math.isfinite(trial.n_params)]
+    others = [trial for trial in rows if trial.views or not math.isnan(trial.samples) or not math.isnan(trial.rerank)]
+    if not others:
+        return None
+    n, d = max((trial.n_params, trial.d_pairs) for trial in others)
+    rows = [trial for trial in rows if (trial.n_params, trial.d_pairs) == (n, d)]
+    rows.sort(key=lambda trial: (trial.views, *map(_or_zero, (trial.samples, trial.rerank, trial.beams))))
+
+    def cells(budget: str) -> tuple[Measured | None, ...]:
+        mine = [trial for trial in rows if budget_words(trial) == budget]
+        return tuple(mean(trial.measured[metric] for trial in mine) for metric in METRICS)
+
+    return Table(
+        caption=f"Metrics by budget at N = {short(n)}, D = {short(d)}",
+        corner="budget",
+        columns=tuple(label(metric).removeprefix("1 - ") for metric in METRICS),
+        rows=tuple((budget, cells(budget)) for budget in dict.fromkeys(map(budget_words, rows))),
+    )
+
+
+def _or_zero(number: float) -> float:
+    return 0.0 if math.isnan(number) else number
 
 
 def mean(cells: Iterable[Measured]) -> Measured | None:

@@ -11,20 +11,19 @@ from pydantic_core import ErrorDetails
 
 from orchestrator.source import Place, Source, read_source, suggestion
 from workers import settings as words
+from workers.corpus import settings as corpus_words
+from workers.corpus.settings import AnyCorpus, HfCorpus, PydocsCorpus
 from workers.errors import BadInput
 from workers.models.ladder import RUNGS
 from workers.settings import (
     TRAINING_QUERIES,
-    AnyCorpus,
     AnyIdentifiers,
     Budget,
     Count,
     EvaluationSettings,
-    HfCorpus,
     ModelSettings,
     Name,
     PseudoQuerySettings,
-    PydocsCorpus,
     Seed,
     Settings,
     TokenizerSettings,
@@ -173,7 +172,8 @@ def _short(value: object) -> str:
 def _known_keys() -> list[str]:
     """Every key of every block, for suggestions."""
     blocks: list[type[Settings]] = [Grid, DataSettings, Resources, Tracking]
-    blocks += [item for item in vars(words).values() if isinstance(item, type) and issubclass(item, Settings)]
+    known = [*vars(words).values(), *vars(corpus_words).values()]
+    blocks += [item for item in known if isinstance(item, type) and issubclass(item, Settings)]
     return sorted({key for block in blocks for key in block.model_fields})
 
 

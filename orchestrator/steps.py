@@ -17,6 +17,7 @@ from orchestrator.grid import Grid
 from orchestrator.labels import identifiers_label, init_label, safe
 from workers import corpus as corpora
 from workers.corpus.files import content
+from workers.corpus.settings import CorpusSettings, HfCorpus
 from workers.errors import BadInput
 from workers.models.ladder import RUNGS, rung_shape
 from workers.models.shapes import PRETRAINED, count_parameters
@@ -24,11 +25,9 @@ from workers.settings import (
     AnyIdentifiers,
     BaselinesJob,
     Budget,
-    CorpusSettings,
     EmbeddingSettings,
     EmbeddingsJob,
     EvaluationSettings,
-    HfCorpus,
     IdentifiersJob,
     ModelSettings,
     ScoreJob,
@@ -44,7 +43,7 @@ RECIPES = {
     "corpus": 2,
     "tokenizer": 1,
     "embeddings": 1,
-    "identifiers": 3,
+    "identifiers": 2,
     "baselines": 1,
     "train": 1,
     "score": 1,

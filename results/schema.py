@@ -48,7 +48,9 @@ TRIALS = pa.schema(
         pa.field("rerank", pa.int64()),  # best documents that were ranked again
         pa.field("split", pa.string()),  # of the queries that every metric is measured on
         pa.field("negatives", pa.int64()),
-        pa.field("batch", pa.int64()),  # queries decoded together: latency is a batch's over its queries
+        pa.field(
+            "batch", pa.int64()
+        ),  # queries decoded together, as the search tells or the grid asked; null: by memory
         pa.field("train_flops", pa.float64()),
         pa.field("infer_flops_per_query", pa.float64()),
         *_with_interval(LOSSES),

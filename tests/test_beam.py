@@ -40,7 +40,7 @@ class TableSession:
     def restart(self) -> None:
         self.paths: list[tuple[int, ...]] = [(query,) for query in range(self.queries)]
 
-    def advance(self, parents: torch.Tensor, tokens: torch.Tensor) -> torch.Tensor:
+    def advance(self, parents: torch.Tensor, tokens: torch.Tensor, each: int | None = None) -> torch.Tensor:
         self.paths = [(*self.paths[int(p)], int(t)) for p, t in zip(parents, tokens, strict=True)]
         return self._log_probs()
 

@@ -14,8 +14,8 @@ import zstandard
 from workers import corpus
 from workers.corpus.documents import Corpus, Document, Query, load, one_line, write
 from workers.corpus.jsonl import read as read_jsonl
+from workers.corpus.settings import BeirCorpus, HfColumns, HfCorpus, JsonlCorpus, PydocsCorpus
 from workers.errors import BadInput
-from workers.settings import BeirCorpus, HfColumns, HfCorpus, JsonlCorpus, PydocsCorpus
 
 Rows = list[dict[str, Any]]
 

@@ -9,8 +9,8 @@ import pytest
 from workers import corpus
 from workers.corpus import pydocs
 from workers.corpus.docstrings import split_sentences, take_apart
+from workers.corpus.settings import PydocsCorpus
 from workers.errors import BadInput
-from workers.settings import PydocsCorpus
 
 GOOGLE = """Scale a vector to unit length.
 

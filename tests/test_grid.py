@@ -50,6 +50,35 @@ def test_numbers_and_words_are_read_as_written(folder: Path) -> None:
     assert grid.training.weight_decay == 0
 
 
+def test_budgets_spread_over_all_that_inference_may_spend(folder: Path) -> None:
+    multiview = "identifiers={kind: multiview}"
+    searched = "inference={beams: [1, 4], views: [null, title+body, [query]], rerank: [null, 10]}"
+    grid = _load(folder, multiview, searched).grid
+    assert [budget.label for budget in grid.inference] == [
+        f"b{beams}{views}{rerank}"
+        for beams in (1, 4)
+        for views in ("", "-vbody+title", "-vquery")
+        for rerank in ("", "-r10")
+    ]
+    mixed = _load(folder, multiview, "inference=[{beams: 4, views: title}, {samples: 32, temperature: [0.7, 1]}]")
+    assert [budget.label for budget in mixed.grid.inference] == ["b4-vtitle", "s32t0.7", "s32"]
+    for resolved in (grid, mixed.grid):
+        (folder / "again.yaml").write_text(resolved.to_yaml())
+        assert load(folder / "again.yaml").grid == resolved
+
+
+def test_sources_of_pseudo_queries_are_found(folder: Path) -> None:
+    def queries(given: str) -> str:
+        return _load(folder, f"identifiers={{kind: pseudo_query, queries: {given}}}").grid.identifiers[0].queries
+
+    (folder / "pseudo.jsonl").write_text("{}\n")
+    (folder / "writer").mkdir()
+    assert queries("train") == "train"
+    assert queries("pseudo.jsonl") == str(folder / "pseudo.jsonl")
+    assert queries("'model:writer'") == f"model:{folder / 'writer'}"
+    assert queries("'model:some/name'") == "model:some/name"
+
+
 def test_override_replaces_a_whole_block(folder: Path) -> None:
     (folder / "other.jsonl").write_text("{}\n")
     grid = _load(folder, "corpus={source: jsonl, path: other.jsonl}", "identifiers.0.length=6").grid
@@ -89,6 +118,21 @@ REFUSED = {
     "seeds=[3, 3]": "--set: seeds.1: 3 stands there twice",
     "seeds=[-1]": "--set: seeds.0: should be greater than or equal to 0",
     "inference=[{beams: 2}, {beams: 2}]": "--set: inference.1: the budget b2 stands there twice",
+    "inference={beams: 2, samples: 3}": "--set: inference.0: give either `beams` or `samples`",
+    "inference={max_new_tokens: 3}": "--set: inference.0: give either `beams` or `samples`",
+    "inference=[{beams: 2}, {beams: 2, temperature: 0.5}]": "--set: inference.1: `temperature` is of sampling",
+    "inference={samples: 2, temperature: 0}": "--set: inference.0.temperature: should be greater than 0, not 0",
+    "inference={beams: 2, rerank: 0}": "--set: inference.0.rerank: should be greater than or equal to 1",
+    "inference={beams: 2, views: body}": "inference.0.views: 'body' is no view of the grid's .*; none of them has",
+    "inference={beams: 2, views: body+body}": "--set: inference.0.views: must be distinct names joined by `\\+`",
+    "inference={beams: 2, views: []}": "--set: inference.0.views: holds no value",
+    "inference={beams: 2, views: 3}": "--set: inference.0.views: must be a value or a list of values, not 3",
+    "identifiers={kind: pseudo_query, queries: no.jsonl}": "--set: identifiers.0.queries: no such file: no.jsonl",
+    "identifiers={kind: multiview, queries: 'model:./no'}": "--set: identifiers.0.queries: no such folder: ./no",
+    "identifiers={kind: multiview, queries: 'model:'}": "--set: identifiers.0: `queries: model:` must be followed by",
+    "identifiers={kind: title, length: 6}": "--set: identifiers.0.length: unknown key",
+    "identifiers={kind: hierarchical, embedding: ./no}": "--set: identifiers.0.embedding: no such folder: ./no",
+    "corpus.name=a b": "--set: corpus.name: ",
     "models.0.size=[7k, 7k]": "models.0: t5-7k stands there twice",
     "models=[{family: t5, pretrained: t5-x}]": "training.learning_rate: is missing; a pretrained model has none",
     "training.micro_batch=7": "training.batch: 32 pairs cannot be cut into micro-batches of 7 on 1 worker",
@@ -198,6 +242,13 @@ def test_refuses_more_pairs_than_the_corpus_has(folder: Path) -> None:
     loaded = _load(folder, "identifiers.0.per_query=8", "identifiers.0.pairs=[5, 50]")
     with pytest.raises(BadInput, match=r"identifiers\.0\.pairs\.1: 50 is more"):
         plan.check_capacity(loaded, summary)
+
+
+def test_refuses_kinds_that_the_corpus_has_nothing_for(folder: Path) -> None:
+    summary = {"name": "x", "documents": 9, "train_pairs": 2, "titled": {"documents": 0, "train_pairs": 0}}
+    for kind in ("title", "multiview"):
+        with pytest.raises(BadInput, match=rf"--set: identifiers\.0\.kind: {kind} needs titles, and no document of x"):
+            plan.check_capacity(_load(folder, f"identifiers={{kind: {kind}}}"), summary)
 
 
 def test_refuses_a_results_folder_that_is_a_file(folder: Path) -> None:

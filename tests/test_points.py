@@ -4,6 +4,7 @@ import math
 
 import laws_data as data
 import numpy as np
+import pyarrow.parquet as pq
 
 import fit_laws
 from laws import figures
@@ -106,6 +107,42 @@ def test_learning_rates_are_not_averaged(tmp_path):
         ]
     hits = next(table for table in summarise("T5", trials).tables if table.caption.startswith("CGL"))
     assert max(cell.value for _, cells in hits.rows for cell in cells) < 9
+
+
+def test_other_ways_to_spend_are_no_points_of_a_law_in_beams(tmp_path):
+    rows = data.rows(["t5"])
+    bad = {name: 0.0 for name in rows[0] if name.startswith("hit@10")}
+    sampled = [row | bad | {"beams": None, "samples": 8, "temperature": 0.7} for row in rows[::4][:3]]
+    reranked = [row | bad | {"rerank": 10} for row in rows]
+    titles = [row | bad | {"views": "body+title"} for row in rows[:5]]
+    tables = read_tables([data.write(tmp_path / "all", rows + sampled + reranked + titles)])
+    assert (len(tables.trials), tables.duplicates) == (2 * len(rows) + 8, 0)
+    (trials,) = groups(tables.trials).values()
+    (alone,) = members(tmp_path / "alone", rows).values()
+    selection, plain = select(trials, "hit@10"), select(alone, "hit@10")
+    assert sorted(selection.points.y) == sorted(plain.points.y)
+    assert [note for note in selection.notes if "left out" in note] == [
+        "3 trials left out: identifiers were sampled and not searched for with beams",
+        "64 trials left out: all views searched, 10 reranked; kept is all views searched, nothing reranked",
+        "5 trials left out: body and title searched, nothing reranked; kept is all views searched, nothing reranked",
+    ]
+    assert len(select(trials, "cgl").points) == 16
+    assert figures.budgets(trials, "hit@10", []) is not None
+    (table,) = [table for table in summarise("T5", trials).tables if table.corner == "budget"]
+    names = [name for name, _ in table.rows]
+    assert names == [*(f"{width} beams{more}" for more in ("", ", 10 reranked") for width in data.BEAMS)]
+    assert table.rows[-1][1][1].value == 0
+    assert not [table for table in summarise("T5", alone).tables if table.corner == "budget"]
+
+
+def test_rows_from_before_there_were_such_budgets_are_read(tmp_path):
+    data.write(tmp_path, data.rows(["t5"], widths=[4]))
+    (part,) = (tmp_path / "synthetic" / "trials").glob("*.parquet")
+    table = pq.read_table(part)
+    pq.write_table(table.drop_columns(["views", "samples", "temperature", "rerank"]), part)
+    (trials,) = groups(read_tables([tmp_path]).trials).values()
+    assert len(select(trials, "hit@10").points) == 16
+    assert {trial.views for trial in trials} == {""}
 
 
 def test_shorter_searches_are_not_averaged_into_tables_and_figures(tmp_path):

@@ -7,8 +7,15 @@ import pytest
 from orchestrator.estimates import costs, ranks
 from orchestrator.grid import load
 from orchestrator.labels import identifiers_label
+from orchestrator.rows import budget_columns, budget_name
 from orchestrator.steps import Graph, expand, recipe_of
-from workers.settings import CodebookIdentifiers, NgramIdentifiers
+from workers.settings import (
+    CodebookIdentifiers,
+    HierarchicalIdentifiers,
+    MultiviewIdentifiers,
+    NgramIdentifiers,
+    TitleIdentifiers,
+)
 
 GRID = """
 name: tiny
@@ -143,6 +150,56 @@ def test_a_folder_of_a_model_counts_by_its_content(folder: Path) -> None:
     assert "tokenizer" not in _new(before, graph("one"))
 
 
+def test_pseudo_queries_count_by_the_content_of_their_file(folder: Path) -> None:
+    (folder / "moved").mkdir()
+    for path in (folder / "pseudo.jsonl", folder / "moved" / "pseudo.jsonl"):
+        path.write_text('{"id": "1", "queries": ["a"]}\n')
+
+    def graph(path: str) -> Graph:
+        return _graph(folder, f"identifiers={{kind: pseudo_query, queries: {path}}}")
+
+    before = graph("pseudo.jsonl")
+    assert before.steps.keys() == graph("moved/pseudo.jsonl").steps.keys()
+    (folder / "moved" / "pseudo.jsonl").write_text('{"id": "1", "queries": ["b"]}\n')
+    assert set(_new(before, graph("moved/pseudo.jsonl"))) == {"identifiers", "train", "score", "search"}
+
+
+def test_budgets_with_views_are_only_for_kinds_that_have_them(folder: Path) -> None:
+    views = "inference={beams: [1, 4], views: [null, body, body+title]}"
+    kinds = "identifiers=[{kind: ngram}, {kind: multiview, only: {beams: 4}}]"
+    graph = _graph(folder, views, kinds, "models={family: t5, size: 7k}", "data.pairs=10", "seeds=0")
+    found = [(trial.identifiers, trial.budget.label) for trial in graph.trials]
+    assert found == [
+        ("ngram", "b1"),
+        ("ngram", "b4"),
+        ("multiview", "b4"),
+        ("multiview", "b4-vbody"),
+        ("multiview", "b4-vbody+title"),
+    ]
+
+
+def test_names_of_trials_say_the_budget(folder: Path) -> None:
+    budgets = "inference=[{beams: 4, rerank: [null, 10]}, {samples: 8, temperature: [0.7, 1.0]}]"
+    graph = _graph(folder, budgets, "models={family: t5, size: 7k}", "data.pairs=10", "seeds=0")
+    ngram = [trial for trial in graph.trials if trial.identifiers == "ngram"]
+    assert [trial.label for trial in ngram] == [
+        f"corpus-ngram-t5-7k-d10-s0-{budget}" for budget in ("b4", "b4-r10", "s8t0.7", "s8")
+    ]
+    assert [trial.budget.beams for trial in graph.trials if trial.identifiers == "codebook"] == [4, 4]
+    assert [budget_columns(trial.budget) for trial in (ngram[1], ngram[2])] == [
+        {"beams": 4, "samples": None, "temperature": None, "max_new_tokens": None, "views": None, "rerank": 10},
+        {"beams": None, "samples": 8, "temperature": 0.7, "max_new_tokens": None, "views": None, "rerank": None},
+    ]
+    assert [budget_name(budget_columns(trial.budget)) for trial in ngram] == [
+        "beams=4",
+        "beams=4/rerank=10",
+        "samples=8/temperature=0.7",
+        "samples=8/temperature=1.0",
+    ]
+    cost = costs(graph, None)
+    assert cost[ngram[1].search] > cost[ngram[0].search]
+
+
 def test_the_recipe_is_what_two_points_of_a_law_must_share(folder: Path) -> None:
     def recipes(*overrides: str) -> set[str]:
         graph = _graph(folder, *overrides)
@@ -168,6 +225,9 @@ def test_labels_tell_identifier_settings_apart() -> None:
     assert identifiers_label(NgramIdentifiers(kind="ngram", temperature=2.0)) == "ngram-temperature2.0"
     assert identifiers_label(CodebookIdentifiers(kind="codebook", levels=2)) == "codebook-2x32"
     assert identifiers_label(CodebookIdentifiers(kind="codebook", embedding="a/b c")) == "codebook-embeddingb_c"
+    assert identifiers_label(HierarchicalIdentifiers(kind="hierarchical", leaf=5)) == "hierarchical-10x5"
+    assert identifiers_label(MultiviewIdentifiers(kind="multiview", queries="/a/q.jsonl")) == "multiview-queriesq.jsonl"
+    assert identifiers_label(TitleIdentifiers(kind="title", max_length=9)) == "title-max_length9"
 
 
 def test_the_longest_chain_starts_first(folder: Path) -> None:

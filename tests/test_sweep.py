@@ -128,7 +128,7 @@ def test_a_training_that_is_killed_for_good_has_failed_and_keeps_its_curve(
     capsys.readouterr()
     row = _rows(grid)[0]
     assert row["status"] == "failed"
-    assert (row["split"], row["negatives"], row["batch"], len(row["recipe"])) == ("test", 256, 32, 12)
+    assert (row["split"], row["negatives"], row["batch"], len(row["recipe"])) == ("test", 256, None, 12)
     curve = store.read_rows(grid.parent / "results" / "tiny" / "curves", schema.CURVES).to_pylist()
     assert [(one["train_key"], one["step"]) for one in curve] == [(row["train_key"], 1)]
     assert _run(grid, *overrides, mode="status") == 0

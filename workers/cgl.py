@@ -76,10 +76,11 @@ def contest_losses(
     Raises Diverged where the model gives no finite likelihood.
     """
     target = ids.held_out.target
-    alike = first_alike(target)
+    alike = _first_alike(ids.held_out)
     candidates = [np.unique(alike[np.concatenate([contest.right, contest.negatives])]) for contest in contests]
     queries = np.array([contest.query for contest in contests], dtype=np.int64)
-    sums = candidate_log_probs(model, ids.held_out, queries, candidates, end, longest)
+    ends = ids.ends(ids.held_out.view, end)
+    sums = candidate_log_probs(model, ids.held_out, queries, candidates, ends, longest)
     parts = []
     for contest, rows, log_probs in zip(contests, candidates, sums, strict=True):
         right, negatives = (np.searchsorted(rows, alike[each]) for each in (contest.right, contest.negatives))
@@ -90,12 +91,37 @@ def contest_losses(
     return Losses(**{name: np.array([part[name] for part in parts]) for name in Losses.__annotations__})
 
 
+def _first_alike(pairs: Pairs) -> np.ndarray:
+    """int64 (pairs,): for each pair the first one with the same identifier in the same view."""
+    views = int(pairs.view.max(initial=0)) + 1
+    key = first_alike(pairs.target) * views + pairs.view
+    _, first, group = np.unique(key, return_index=True, return_inverse=True)
+    return first[group]
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Pack:
+    """Candidates that share a prompt: those of one query in one view, or as many of them as memory holds."""
+
+    query: int
+    """Place among the queries."""
+    end: int
+    places: np.ndarray
+    """Of the candidates among the query's."""
+
+
 def candidate_log_probs(
-    model: PreTrainedModel, held_out: Pairs, queries: np.ndarray, candidates: list[np.ndarray], end: int, longest: int
+    model: PreTrainedModel,
+    held_out: Pairs,
+    queries: np.ndarray,
+    candidates: list[np.ndarray],
+    ends: np.ndarray,
+    longest: int,
 ) -> list[np.ndarray]:
     """For each of `queries` the log-probability of each of its candidates, which are rows of the held-out pairs.
 
-    Queries of like length go together, as many as memory holds; one with more candidates than that is cut.
+    `ends`: what ends the prompt of each held-out pair. Queries of like length go together, as many as memory holds;
+    one with more candidates than that is cut.
     """
     prompt = np.minimum(held_out.sources.lengths[queries], longest) + 1
     longest_target = int(held_out.target.lengths[np.concatenate(candidates)].max(initial=1)) if len(queries) else 1
@@ -106,24 +132,33 @@ def candidate_log_probs(
         value_bytes=model.dtype.itemsize,
     )
     limit = search_limit()
-    most = memory.rows(limit)
-    parts = [
-        (place, begin, candidates[place][begin : begin + most])
-        for place in np.argsort(prompt, kind="stable")
-        for begin in range(0, len(candidates[place]), most)
+    packs = [
+        pack
+        for query in np.argsort(prompt, kind="stable")
+        for pack in _packs(int(query), ends[candidates[query]], memory.rows(limit))
     ]
-    together = memory.queries(max((len(rows) for _, _, rows in parts), default=1), limit)
+    together = memory.queries(max((len(pack.places) for pack in packs), default=1), limit)
     found = [np.zeros(len(rows)) for rows in candidates]
-    for start in range(0, len(parts), together):
-        pack = parts[start : start + together]
-        asked = queries[[place for place, _, _ in pack]]
-        session = open_session(model, held_out.sources, asked, np.full(len(pack), end), longest)
-        owner = np.repeat(np.arange(len(pack)), [len(rows) for _, _, rows in pack])
-        targets = held_out.target.take(np.concatenate([rows for _, _, rows in pack]))
+    for start in range(0, len(packs), together):
+        batch = packs[start : start + together]
+        asked = queries[[pack.query for pack in batch]]
+        session = open_session(model, held_out.sources, asked, np.array([pack.end for pack in batch]), longest)
+        owner = np.repeat(np.arange(len(batch)), [len(pack.places) for pack in batch])
+        targets = held_out.target.take(np.concatenate([candidates[pack.query][pack.places] for pack in batch]))
         log_probs = identifier_log_probs(session, owner, targets).log_probs
-        for number, (place, begin, rows) in enumerate(pack):
-            found[place][begin : begin + len(rows)] = log_probs[owner == number]
+        for number, pack in enumerate(batch):
+            found[pack.query][pack.places] = log_probs[owner == number]
     return found
+
+
+def _packs(query: int, ends: np.ndarray, most: int) -> list[_Pack]:
+    """`ends`: of each of the query's candidates."""
+    return [
+        _Pack(query=query, end=int(end), places=places[begin : begin + most])
+        for end in np.unique(ends)
+        for places in [np.flatnonzero(ends == end)]
+        for begin in range(0, len(places), most)
+    ]
 
 
 def _losses(

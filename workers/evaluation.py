@@ -58,7 +58,8 @@ def search(job: SearchJob, *, corpus: Path, tokenizer: Path, identifiers: Path, 
     qrels = {query.qid: set(query.docids) for query in queries}
     metrics: dict[str, Any] = {
         "beams": job.budget.beams,
-        "max_new_tokens": max(new_tokens(job.budget, loaded.ids, view) for view in loaded.ids.views),
+        "max_new_tokens": max(new_tokens(job.budget, view) for view in loaded.ids.views),
+        "batch": answers.batch,
         "n_queries": len(queries),
         "infer_flops_per_query": float(answers.flops.mean()),
         "latency_ms": float(np.median(list(answers.latency_ms.values()))),

@@ -3,20 +3,28 @@
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 
 import numpy as np
 from transformers import PreTrainedModel
 
 from results.store import read_json
+from workers import reranking
 from workers.corpus.documents import Corpus, load
-from workers.decoding.beam import Candidates, Search, beam_search
-from workers.decoding.evidence import EvidenceScorer
+from workers.decoding.beam import Candidates, Search, SearchResult, beam_search
+from workers.decoding.device_beam import beam_search_on_device
+from workers.decoding.evidence import EvidenceScorer, RowsOfDocuments, least_evidence
+from workers.decoding.naming import rank_named
+from workers.decoding.sampling import Sampling, sample
+from workers.decoding.torch_step import DeviceIndex
 from workers.decoding.view import View
 from workers.flops import inference_flops
 from workers.identifiers.sets import IdentifierSet
+from workers.memory import SearchMemory, search_limit
 from workers.models import build
-from workers.models.sessions import open_session
+from workers.models.sessions import Session, open_session
+from workers.reranking import Ranking
 from workers.settings import Budget, EvaluationSettings
 from workers.tokenized import TokenizedCorpus
 from workers.warm import keep
@@ -30,7 +38,6 @@ class Loaded:
     corpus: Corpus
     tokenized: TokenizedCorpus
     ids: IdentifierSet
-    scorer: EvidenceScorer | None
     query_length: int
     """Where a query was cut in training, and is cut now."""
 
@@ -39,10 +46,29 @@ class Loaded:
         """The token behind a query."""
         return self.tokenized.end if self.model.config.is_encoder_decoder else self.tokenized.mark
 
+    @cached_property
+    def scorer(self) -> EvidenceScorer:
+        """For identifiers that rank by evidence."""
+        return EvidenceScorer(self.ids.views, len(self.corpus.documents))
+
+    @cached_property
+    def rows_of(self) -> list[RowsOfDocuments]:
+        """Rows of a document, by view."""
+        return [RowsOfDocuments(view.documents) for view in self.ids.views]
+
+    @cached_property
+    def device_indexes(self) -> list[DeviceIndex]:
+        """The views' indexes where the model is."""
+        return [DeviceIndex.of(view.index, self.model.device) for view in self.ids.views]
+
     def queries(self, split: str) -> np.ndarray:
         """Rows of the corpus' queries table, the longest queries last."""
         rows = np.array([row for row, query in enumerate(self.corpus.queries) if query.split == split], dtype=np.int64)
         return rows[np.argsort(self.tokenized.queries.lengths[rows], kind="stable")]
+
+    def prompt_lengths(self, rows: np.ndarray) -> np.ndarray:
+        """Tokens that the model reads of the given queries."""
+        return np.minimum(self.tokenized.queries.lengths[rows], self.query_length) + 1
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -52,6 +78,9 @@ class Answers:
     run: dict[str, list[tuple[str, float]]]
     latency_ms: dict[str, float]
     flops: np.ndarray
+    """float64 (queries,): of every query, the shortest first."""
+    batch: int
+    """Queries that were decoded together."""
 
 
 def load_trained(corpus: Path, tokenizer: Path, identifiers: Path, train: Path) -> Loaded:
@@ -60,14 +89,11 @@ def load_trained(corpus: Path, tokenizer: Path, identifiers: Path, train: Path) 
 
 
 def _load(corpus: Path, tokenizer: Path, identifiers: Path, train: Path) -> Loaded:
-    ids = IdentifierSet.load(identifiers)
-    texts = load(corpus)
     return Loaded(
         model=build.load(train / "weights"),
-        corpus=texts,
+        corpus=load(corpus),
         tokenized=TokenizedCorpus.load(tokenizer),
-        ids=ids,
-        scorer=EvidenceScorer(ids.views, len(texts.documents)) if ids.ranks_by == "evidence" else None,
+        ids=IdentifierSet.load(identifiers),
         query_length=read_json(train / "metrics.json")["query_length"],
     )
 
@@ -78,67 +104,118 @@ def retrieve(loaded: Loaded, settings: EvaluationSettings, budget: Budget) -> An
     latency: dict[str, float] = {}
     flops: list[np.ndarray] = []
     rows = loaded.queries(settings.split)
-    for start in range(0, len(rows), settings.batch):
-        batch = rows[start : start + settings.batch]
+    size = batch_size(loaded, settings, budget)
+    for start in range(0, len(rows), size):
+        batch = rows[start : start + size]
         began = time.perf_counter()
-        found = [_search(loaded, view, batch, budget) for view in loaded.ids.views]
-        candidates = [each for each, _ in found]
-        ranked = [_rank(loaded, candidates, place, int(row), settings) for place, row in enumerate(batch)]
+        ranked, cost = _answer(loaded, settings, budget, batch)
         elapsed = 1000 * (time.perf_counter() - began) / len(batch)
-        flops.append(np.sum([cost for _, cost in found], axis=0))
+        flops.append(cost)
         for row, (documents, scores) in zip(batch, ranked, strict=True):
             qid = loaded.corpus.queries[row].qid
             docids = [loaded.corpus.documents[document].docid for document in documents]
             run[qid] = list(zip(docids, scores.tolist(), strict=True))
             latency[qid] = elapsed
-    return Answers(run=run, latency_ms=latency, flops=np.concatenate(flops))
+    return Answers(run=run, latency_ms=latency, flops=np.concatenate(flops), batch=size)
 
 
-def _search(loaded: Loaded, view: View, batch: np.ndarray, budget: Budget) -> tuple[Candidates, np.ndarray]:
-    """What was written in one view, and the FLOPs of each query."""
+def batch_size(loaded: Loaded, settings: EvaluationSettings, budget: Budget) -> int:
+    """Queries that are decoded together: as asked for, else as many as memory allows by the formula."""
+    if settings.batch is not None:
+        return settings.batch
+    memory = SearchMemory(
+        shape=build.shape_of(loaded.model),
+        prompt=int(loaded.prompt_lengths(loaded.queries(settings.split)).max(initial=1)),
+        new_tokens=max(new_tokens(budget, view) for view in loaded.ids.views),
+        value_bytes=loaded.model.dtype.itemsize,
+    )
+    limit = search_limit() if settings.memory_mb is None else settings.memory_mb * 2**20
+    rows = max(budget.beams or 0, budget.samples or 0, budget.rerank or 0)
+    return memory.queries(rows, limit // len(searched(loaded.ids, budget)))
+
+
+def searched(ids: IdentifierSet, budget: Budget) -> list[int]:
+    """Numbers of the views that a budget searches."""
+    return [number for number, view in enumerate(ids.views) if budget.views is None or view.name in budget.views]
+
+
+def new_tokens(budget: Budget, view: View) -> int:
+    """How many tokens may be written: the view's longest identifier, or fewer where the budget has fewer."""
+    return min(budget.max_new_tokens or view.max_length, view.max_length)
+
+
+def _answer(
+    loaded: Loaded, settings: EvaluationSettings, budget: Budget, batch: np.ndarray
+) -> tuple[list[Ranking], np.ndarray]:
+    """The ranking of each query of a batch, and its FLOPs, float64 (queries,)."""
+    shape, lengths = build.shape_of(loaded.model), loaded.prompt_lengths(batch)
+    flops = np.zeros(len(batch))
+    sessions: list[Session | None] = [None] * len(loaded.ids.views)
+    candidates: list[Candidates | None] = [None] * len(loaded.ids.views)
+    for number in searched(loaded.ids, budget):
+        sessions[number] = session = _open(loaded, loaded.ids.views[number], batch)
+        found = _write(loaded, settings, budget, number, session, batch)
+        candidates[number] = found.candidates
+        flops += inference_flops(shape, lengths, found.rows)
+    ranked = [_rank(loaded, settings, budget, candidates, place, row) for place, row in enumerate(batch.tolist())]
+    if budget.rerank is not None:
+        identifiers = _in_full(loaded, budget.rerank, candidates, ranked)
+        ranked, passes = reranking.rerank(loaded.ids, identifiers, sessions, ranked)
+        for rows in passes:
+            if rows is not None:
+                flops += inference_flops(shape, lengths, rows) - inference_flops(shape, lengths, rows[:, :1])
+    return ranked, flops
+
+
+def _open(loaded: Loaded, view: View, batch: np.ndarray) -> Session:
     ends = np.full(len(batch), loaded.end if view.marker is None else view.marker)
-    session = open_session(loaded.model, loaded.tokenized.queries, batch, ends, loaded.query_length)
-    search = Search(beams=budget.beams, max_new_tokens=new_tokens(budget, loaded.ids, view))
-    found = beam_search(session, view.index, search)
-    lengths = np.minimum(loaded.tokenized.queries.lengths[batch], loaded.query_length) + 1
-    return found.candidates, inference_flops(build.shape_of(loaded.model), lengths, found.rows)
+    return open_session(loaded.model, loaded.tokenized.queries, batch, ends, loaded.query_length)
 
 
-def new_tokens(budget: Budget, ids: IdentifierSet, view: View) -> int:
-    """How many tokens may be written. A whole identifier must fit where only whole ones count."""
-    if ids.ranks_by == "identifier" or budget.max_new_tokens is None:
-        return view.max_length
-    return budget.max_new_tokens
+def _write(
+    loaded: Loaded, settings: EvaluationSettings, budget: Budget, number: int, session: Session, batch: np.ndarray
+) -> SearchResult:
+    """Search in one view, or sample from it."""
+    view = loaded.ids.views[number]
+    if budget.samples is not None:
+        sampling = Sampling(
+            samples=budget.samples, temperature=budget.temperature, max_new_tokens=new_tokens(budget, view)
+        )
+        generators = [np.random.default_rng([settings.seed, row, number]) for row in batch.tolist()]
+        return sample(session, view.index, sampling, generators)
+    assert budget.beams is not None
+    by_evidence = loaded.ids.ranks_by == "evidence"
+    search = Search(
+        beams=budget.beams,
+        max_new_tokens=new_tokens(budget, view),
+        floor=least_evidence(view.index.token_count) if by_evidence else -np.inf,
+        wanted=None if by_evidence or new_tokens(budget, view) < view.max_length else budget.beams,
+    )
+    if session.first.device.type == "cpu":
+        return beam_search(session, view.index, search)
+    return beam_search_on_device(session, loaded.device_indexes[number], search)
 
 
 def _rank(
-    loaded: Loaded, candidates: Sequence[Candidates], place: int, row: int, settings: EvaluationSettings
-) -> tuple[np.ndarray, np.ndarray]:
-    """(documents, scores) of one query, best first, at most `settings.depth`. Ties are broken at random, seeded."""
+    loaded: Loaded,
+    settings: EvaluationSettings,
+    budget: Budget,
+    candidates: Sequence[Candidates | None],
+    place: int,
+    row: int,
+) -> Ranking:
+    """One query's documents, at most `settings.depth`. Ties are broken at random, seeded."""
     rng = np.random.default_rng([settings.seed, row])
-    if loaded.scorer is not None:
+    if loaded.ids.ranks_by == "evidence":
         return loaded.scorer.rank(candidates, place, settings.depth, rng)
-    return rank_identifiers(loaded.ids.views, candidates, place, settings.depth, rng)
+    most = [new_tokens(budget, view) for view in loaded.ids.views]
+    return rank_named(loaded.ids.views, candidates, most, place, settings.depth, rng)
 
 
-def rank_identifiers(
-    views: Sequence[View], candidates: Sequence[Candidates], query: int, depth: int, rng: np.random.Generator
-) -> tuple[np.ndarray, np.ndarray]:
-    """(documents, scores) by finished identifiers: a document's score is the log of their probabilities' sum.
-
-    An identifier that several documents share counts in full for each; ties are broken at random by `rng`.
-    """
-    documents: list[np.ndarray] = []
-    scores: list[np.ndarray] = []
-    for view, found in zip(views, candidates, strict=True):
-        for entry in np.flatnonzero((found.query == query) & found.complete):
-            named = np.unique(view.documents[view.index.rows(found.lo[entry], found.hi[entry])])
-            documents.append(named)
-            scores.append(np.full(len(named), found.score[entry]))
-    if not documents:
-        return np.empty(0, dtype=np.int64), np.empty(0)
-    distinct, owner = np.unique(np.concatenate(documents), return_inverse=True)
-    total = np.full(len(distinct), -np.inf)
-    np.logaddexp.at(total, owner, np.concatenate(scores))
-    best = np.lexsort((rng.random(len(distinct)), -total))[:depth]
-    return distinct[best], total[best]
+def _in_full(
+    loaded: Loaded, most: int, candidates: Sequence[Candidates | None], ranked: Sequence[Ranking]
+) -> reranking.Identifiers:
+    if loaded.ids.ranks_by == "evidence":
+        return reranking.evident_spans(loaded.scorer, candidates, ranked, most)
+    there = [None if each is None else rows for each, rows in zip(candidates, loaded.rows_of, strict=True)]
+    return reranking.whole_identifiers(loaded.ids.views, there, ranked, most)

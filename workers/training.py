@@ -181,7 +181,7 @@ def _optimizer_step(
     share = batch[group.rank :: group.size].reshape(plan.accumulation, plan.micro_batch)
     total = torch.zeros((), device=engine.device)
     for micro in share:
-        ends = np.full(len(micro), end)
+        ends = ids.ends(ids.train.view[micro], end)
         inputs = pair_tensors(
             ids.train.sources, ids.train.source[micro], ids.train.target, micro, ends, job.training.query_length
         )

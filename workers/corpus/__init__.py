@@ -9,7 +9,7 @@ from importlib import import_module
 from pathlib import Path
 from typing import Any
 
-from workers.settings import BeirCorpus, HfCorpus, JsonlCorpus, PydocsCorpus
+from workers.corpus.settings import BeirCorpus, HfCorpus, JsonlCorpus, PydocsCorpus
 
 AnyCorpus = PydocsCorpus | JsonlCorpus | BeirCorpus | HfCorpus
 

@@ -10,8 +10,8 @@ from pathlib import Path
 from workers.corpus.documents import SPLITS, Corpus, Document, Query, label, one_line
 from workers.corpus.files import COMPRESSED, content, existing, read_lines, read_objects
 from workers.corpus.jsonl import identity, shown_title, string
+from workers.corpus.settings import BeirCorpus
 from workers.errors import BadInput
-from workers.settings import BeirCorpus
 
 
 def name(settings: BeirCorpus) -> str:

@@ -10,8 +10,8 @@ from typing import Any
 from workers.corpus.documents import Corpus, Document, Query, label, one_line
 from workers.corpus.files import content
 from workers.corpus.jsonl import identity, shown_title, string
+from workers.corpus.settings import HfCorpus
 from workers.errors import BadInput
-from workers.settings import HfCorpus
 
 _HUB_NAME = re.compile(r"^[\w-][\w.-]*(/[\w-][\w.-]*)?$")
 

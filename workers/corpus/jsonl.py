@@ -5,8 +5,8 @@ from typing import Any
 
 from workers.corpus.documents import Corpus, Document, Query, clean, label, one_line
 from workers.corpus.files import COMPRESSED, content, existing, read_objects
+from workers.corpus.settings import JsonlCorpus
 from workers.errors import BadInput
-from workers.settings import JsonlCorpus
 
 
 def name(settings: JsonlCorpus) -> str:

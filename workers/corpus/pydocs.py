@@ -26,8 +26,8 @@ from packaging.utils import canonicalize_name
 
 from workers.corpus.docstrings import take_apart
 from workers.corpus.documents import Corpus, Document, Query, clean, normalise, one_line
+from workers.corpus.settings import PydocsCorpus
 from workers.errors import BadInput
-from workers.settings import PydocsCorpus
 
 DISTRIBUTION = "gridlaw"
 STDLIB = "stdlib"

@@ -12,8 +12,8 @@ import numpy as np
 
 from workers.corpus.documents import Corpus, Query, normalise
 from workers.corpus.leaks import contained, contained_in_others, matches
+from workers.corpus.settings import CorpusSettings
 from workers.errors import BadInput
-from workers.settings import CorpusSettings
 
 
 def subset(corpus: Corpus, count: int | None, seed: int) -> Corpus:

@@ -45,8 +45,19 @@ class Candidates:
     """Tokens written."""
     score: np.ndarray
     """float64: sum of log-probabilities, not renormalised over what the constraint allows."""
-    complete: np.ndarray
-    """bool: nothing but a boundary follows, and it was among the query's best `beams` of its step."""
+    grows: np.ndarray
+    """bool: something other than a boundary follows."""
+    in_beam: np.ndarray
+    """bool: among the query's best `beams` of its step."""
+
+    @property
+    def complete(self) -> np.ndarray:
+        """bool: finished, in the beam."""
+        return self.in_beam & ~self.grows
+
+    def ended(self, most: int) -> np.ndarray:
+        """bool: finished or `most` tokens long, in the beam."""
+        return self.in_beam & (~self.grows | (self.length == most))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -129,7 +140,8 @@ def candidates_of(chosen: Chosen, query: np.ndarray, length: int, beams: int) ->
         hi=chosen.hi,
         length=np.full(len(query), length),
         score=chosen.score,
-        complete=~chosen.grows & (chosen.place < beams),
+        grows=chosen.grows,
+        in_beam=chosen.place < beams,
     )
 
 

@@ -48,7 +48,7 @@ def _search(
         steps.append(found)
         certified &= found.certified
         if finished is not None:
-            ended = torch.where(complete(found, search.beams), found.score, -torch.inf)
+            ended = torch.where(_complete(found, search.beams), found.score, -torch.inf)
             finished = torch.cat([finished, ended], dim=1).topk(finished.shape[1]).values
             floor = torch.maximum(floor, finished[:, -1])
         if depth + 1 == search.max_new_tokens:
@@ -57,12 +57,12 @@ def _search(
         state, parent, token = _next(found, floor, search.beams)
         rows.append(state.alive.sum(1))
         offset = torch.arange(queries, device=device)[:, None] * slots
-        scores = session.advance((parent + offset).flatten(), token.flatten())
+        scores = session.advance((parent + offset).flatten(), token.flatten(), each=search.beams)
         log_probs = scores.view(queries, search.beams, vocabulary)
     return steps, rows, certified
 
 
-def complete(found: Continuations, beams: int) -> torch.Tensor:
+def _complete(found: Continuations, beams: int) -> torch.Tensor:
     """bool (queries, most): nothing but a boundary follows, among the best `beams`."""
     place = torch.arange(found.valid.shape[1], device=found.valid.device)
     return found.valid & ~found.grows & (place < beams)
@@ -83,10 +83,7 @@ def _next(found: Continuations, floor: torch.Tensor, beams: int) -> tuple[State,
 
 
 def _to_host(found: Continuations, length: int, beams: int) -> Candidates:
-    ended = complete(found, beams).numpy(force=True)
-    valid = found.valid.numpy(force=True)
-    query, place = np.nonzero(valid)
-    lo, hi, score = (each.numpy(force=True)[query, place] for each in (found.lo, found.hi, found.score))
-    return Candidates(
-        query=query, lo=lo, hi=hi, length=np.full(len(query), length), score=score, complete=ended[query, place]
-    )
+    query, place = np.nonzero(found.valid.numpy(force=True))
+    names = ("lo", "hi", "score", "grows")
+    kept = {name: getattr(found, name).numpy(force=True)[query, place] for name in names}
+    return Candidates(query=query, length=np.full(len(query), length), in_beam=place < beams, **kept)

@@ -47,13 +47,22 @@ class Evidence:
     """int64 (n-grams, most shards of a view): the interval in each shard, empty in a shard that its view lacks."""
 
 
+@dataclass(frozen=True, kw_only=True)
+class Spans:
+    """One identifier a document."""
+
+    view: np.ndarray
+    """int64 (documents,)."""
+    tokens: Ragged
+
+
 class EvidenceScorer:
     """Scores documents by n-grams of all views. Keeps four bytes a document as scratch, so make one a worker."""
 
     def __init__(self, views: Sequence[View], documents: int) -> None:
         self.views = tuple(views)
         self.token_counts = np.array([view.index.token_count for view in self.views], dtype=np.int64)
-        self.rows_of = [_RowsOfDocuments(view.documents) for view in self.views]
+        self.rows_of = [RowsOfDocuments(view.documents) for view in self.views]
         self.vocabulary = max(view.index.boundary for view in self.views)
         # Pages of a table of zeros take no memory until they are written.
         self.place = np.zeros(documents, dtype=np.int32)
@@ -72,6 +81,22 @@ class EvidenceScorer:
         scores = self._score_in_full(evidence, documents)
         ranked = np.lexsort((rng.random(len(scores)), -scores))[:depth]
         return documents[ranked], scores[ranked]
+
+    def spans(self, candidates: Sequence[Candidates | None], query: int, documents: np.ndarray) -> Spans:
+        """Each document's weightiest n-gram with what follows it, up to an identifier's length or the row's end.
+
+        `documents` must hold evidence of the query, as ranked ones do.
+        """
+        evidence = self.weigh(candidates, query)
+        texts, view_of_row, rows_end = self._texts(documents)
+        longest = np.array([view.max_length for view in self.views], dtype=np.int64)
+        row, start = loops.weightiest_match(
+            evidence.ngrams, evidence.view, texts.values, texts.offsets, view_of_row, rows_end
+        )
+        length = np.minimum(longest[view_of_row[row]], texts.offsets[row + 1] - start)
+        positions, _ = concatenated_ranges(start, length)
+        offsets = np.concatenate([[0], np.cumsum(length)])
+        return Spans(view=view_of_row[row], tokens=Ragged(values=texts.values[positions], offsets=offsets))
 
     def weigh(self, candidates: Sequence[Candidates | None], query: int) -> Evidence:
         """One query's evidence. Single tokens are left out unless it wrote nothing longer."""
@@ -151,11 +176,11 @@ class EvidenceScorer:
         row, owner = (np.concatenate(column) for column in zip(*found, strict=True))
         by_document = np.argsort(owner, kind="stable")
         view, row, owner = view[by_document], row[by_document], owner[by_document]
-        texts = _gather([each.index for each in self.views], view, row)
+        texts = gather_rows([each.index for each in self.views], view, row)
         return texts, view, np.searchsorted(owner, np.arange(len(documents)), side="right")
 
 
-class _RowsOfDocuments:
+class RowsOfDocuments:
     """Which rows of a view belong to a document. Where rows are in the order of documents, this holds nothing."""
 
     def __init__(self, documents: np.ndarray) -> None:
@@ -180,6 +205,11 @@ def weights(log_prob: np.ndarray, count: np.ndarray, token_count: int | np.ndarr
     log_prior = np.minimum(log_prior, -1e-10)
     odds = log_prob + np.log(-np.expm1(log_prior)) - log_prior - np.log(-np.expm1(log_prob))
     return np.maximum(odds, 0.0) ** 2
+
+
+def least_evidence(token_count: int) -> float:
+    """The log-probability that an n-gram must exceed to weigh anything, even one that occurs once."""
+    return float(np.log((1 + SMOOTHING) / (token_count + SMOOTHING)))
 
 
 def _ngrams(tokens: np.ndarray, length: np.ndarray, weight: np.ndarray) -> Ngrams:
@@ -223,7 +253,7 @@ def _alphabetical(view: np.ndarray, tokens: np.ndarray) -> np.ndarray:
     return np.argsort(key.view(f"S{key.shape[1] * 4}")[:, 0], kind="stable")
 
 
-def _gather(indexes: Sequence[Index], view: np.ndarray, row: np.ndarray) -> Ragged:
+def gather_rows(indexes: Sequence[Index], view: np.ndarray, row: np.ndarray) -> Ragged:
     """The given rows, one after the other: row `row[i]` of index `view[i]`."""
     shard_of, start, length = (np.zeros(len(row), dtype=np.int64) for _ in range(3))
     for number, index in enumerate(indexes):

@@ -79,13 +79,15 @@ class Index:
         hi = np.array([len(shard.order) for shard in self.shards], dtype=np.int64)
         return np.zeros_like(hi), hi
 
-    def rows(self, lo: np.ndarray, hi: np.ndarray) -> np.ndarray:
-        """Rows of all entries of one state, (shards,) each: int64, in the order of shards and of their sorting."""
-        parts = [
-            shard.row_of(shard.order[begin:end]) + first
-            for shard, first, begin, end in zip(self.shards, self.first_rows, lo, hi, strict=False)
-        ]
-        return np.concatenate(parts)
+    def some_rows(self, lo: np.ndarray, hi: np.ndarray, entries: np.ndarray) -> np.ndarray:
+        """Rows of the given entries of one state, (shards,) each; entries count on from shard to shard. int64."""
+        ends = np.cumsum(hi - lo)
+        rows = np.empty(len(entries), dtype=np.int64)
+        for number, shard in enumerate(self.shards):
+            mine = np.flatnonzero(np.searchsorted(ends, entries, side="right") == number)
+            ranks = entries[mine] - (ends[number] - hi[number])
+            rows[mine] = shard.row_of(shard.order[ranks]) + self.first_rows[number]
+        return rows
 
     def prefix(self, lo: np.ndarray, hi: np.ndarray, length: int) -> np.ndarray:
         """The tokens that one state, (shards,) each, stands for."""

@@ -312,3 +312,47 @@ def _greedy(ngrams: Ngrams, matches: np.ndarray, span: int, seen: np.ndarray, st
             counted = n
             score += _discounted(ngrams, n, seen, stamp)
     return score
+
+
+@numba.njit(cache=True)
+def weightiest_match(
+    ngrams: Ngrams,
+    view: np.ndarray,
+    values: np.ndarray,
+    offsets: np.ndarray,
+    view_of_row: np.ndarray,
+    rows_end: np.ndarray,
+) -> tuple[np.ndarray, np.ndarray]:
+    """Row and position in `values` of the weightiest n-gram of each document, the first from the left.
+
+    `rows_end`: where each document's rows end. A document without a match has its first row's beginning.
+    """
+    row = np.empty(len(rows_end), dtype=np.int64)
+    start = np.empty(len(rows_end), dtype=np.int64)
+    first = 0
+    for document in range(len(rows_end)):
+        row[document], start[document] = first, offsets[first]
+        found = False
+        for n in ngrams.by_weight:
+            for each in range(first, rows_end[document]):
+                if found or view_of_row[each] != view[n]:
+                    continue
+                at = _find(ngrams.tokens[n, : ngrams.length[n]], values[offsets[each] : offsets[each + 1]])
+                if at >= 0:
+                    row[document], start[document], found = each, offsets[each] + at, True
+            if found:
+                break
+        first = rows_end[document]
+    return row, start
+
+
+@numba.njit(cache=True)
+def _find(ngram: np.ndarray, text: np.ndarray) -> int:
+    """Where an n-gram first stands in a text; -1 where it does not."""
+    for at in range(len(text) - len(ngram) + 1):
+        same = 0
+        while same < len(ngram) and text[at + same] == ngram[same]:
+            same += 1
+        if same == len(ngram):
+            return at
+    return -1

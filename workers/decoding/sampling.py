@@ -51,9 +51,8 @@ def sample(
         query, lo, hi, count = query[parents], step.lo[kept], step.hi[kept], times[kept]
         score = score[parents] + values[kept]
         grows = can_grow(index, lo, hi, depth + 1)
-        drawn.append(
-            Candidates(query=query, lo=lo, hi=hi, length=np.full(len(query), depth + 1), score=score, complete=~grows)
-        )
+        length, in_beam = np.full(len(query), depth + 1), np.ones(len(query), dtype=bool)
+        drawn.append(Candidates(query=query, lo=lo, hi=hi, length=length, score=score, grows=grows, in_beam=in_beam))
         if depth + 1 == sampling.max_new_tokens or not grows.any():
             break
         log_probs = advance(session, parents[grows], step.token[kept][grows])

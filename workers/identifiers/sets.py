@@ -79,6 +79,10 @@ class IdentifierSet:
     token_vectors: np.ndarray | None
     """float32 (new tokens, dimensions): meaning of the identifiers' own tokens, to start embeddings from."""
 
+    def ends(self, view: np.ndarray, end: int) -> np.ndarray:
+        """The token that ends the prompt of each given view: its marker, or the model's own `end`. int64, as `view`."""
+        return np.array([end if each.marker is None else each.marker for each in self.views], dtype=np.int64)[view]
+
     def save(self, folder: Path) -> None:
         """Arrays as .npy, the rest as `identifiers.json`."""
         for number, view in enumerate(self.views):

@@ -24,11 +24,12 @@ class Session(Protocol):
     first: torch.Tensor
     """float32 (queries, vocabulary): log-probabilities of the first token."""
 
-    def advance(self, parents: torch.Tensor, tokens: torch.Tensor) -> torch.Tensor:
+    def advance(self, parents: torch.Tensor, tokens: torch.Tensor, each: int | None = None) -> torch.Tensor:
         """Each new row continues row `parents[i]` with `tokens[i]`: float32 (rows, vocabulary) log-probabilities.
 
-        Both are int64 (rows,), best on the CPU, where rows are grouped. New rows are in the order of their queries,
-        else ValueError. The result lives in memory that the next `advance` writes over.
+        Both are int64 (rows,). New rows are in the order of their queries, else ValueError. They are grouped on the
+        host, so there `parents` should be; only where every query has `each` new rows may they be on the device
+        without being waited for. The result lives in memory that the next `advance` writes over.
         """
         ...
 
@@ -74,9 +75,13 @@ class _Rows:
         self.query_of_row = np.arange(self.queries)
         self.buffer = torch.empty(0)
 
-    def _select(self, parents: torch.Tensor) -> RowGroups:
+    def _select(self, parents: torch.Tensor, each: int | None) -> RowGroups:
         """Reorder what is written, and group the new rows."""
-        chosen = parents.cpu().numpy()  # no wait where they are there already, as they should be
+        if each is not None:
+            self.query_of_row = np.repeat(np.arange(self.queries), each)
+            self.cache_of_written.batch_select_indices(parents.to(self.device, non_blocking=True))
+            return RowGroups(self.query_of_row, self.queries, self.device)
+        chosen = parents.cpu().numpy()
         identity = np.array_equal(chosen, np.arange(len(self.query_of_row)))
         self.query_of_row = self.query_of_row[chosen]
         if (np.diff(self.query_of_row) < 0).any():
@@ -121,8 +126,8 @@ class EncoderDecoderSession(_Rows):
         self.started = [(layer.keys, layer.values) for layer in self.cache_of_written.layers]
 
     @torch.inference_mode()
-    def advance(self, parents: torch.Tensor, tokens: torch.Tensor) -> torch.Tensor:
-        groups = self._select(parents)
+    def advance(self, parents: torch.Tensor, tokens: torch.Tensor, each: int | None = None) -> torch.Tensor:
+        groups = self._select(parents, each)
         if not len(tokens):
             return self._room(0)
         hidden = self._decode(tokens.to(self.device, non_blocking=True), groups)
@@ -168,8 +173,8 @@ class DecoderSession(_Rows):
         self.first = self._log_probs(hidden, torch.empty(self.queries, self._vocabulary(), device=self.device))
 
     @torch.inference_mode()
-    def advance(self, parents: torch.Tensor, tokens: torch.Tensor) -> torch.Tensor:
-        groups = self._select(parents)
+    def advance(self, parents: torch.Tensor, tokens: torch.Tensor, each: int | None = None) -> torch.Tensor:
+        groups = self._select(parents, each)
         if not len(tokens):
             return self._room(0)
         positions = torch.from_numpy(self.lengths[self.query_of_row] + self.written)

@@ -1,0 +1,59 @@
+"""From written identifiers to a ranking of the documents that they name."""
+
+from collections.abc import Sequence
+
+import numpy as np
+
+from workers.decoding.beam import Candidates
+from workers.decoding.view import View
+from workers.ragged import concatenated_ranges
+
+
+def rank_named(
+    views: Sequence[View],
+    candidates: Sequence[Candidates | None],
+    most_tokens: Sequence[int],
+    query: int,
+    depth: int,
+    rng: np.random.Generator,
+) -> tuple[np.ndarray, np.ndarray]:
+    """(documents int64, scores float64) of one query, best first, at most `depth`.
+
+    A document's score is the log of the summed probabilities of its identifiers that were finished, or were cut
+    off at their view's `most_tokens`: such a prefix counts in full for all documents below it, as an identifier does
+    for all that share it. Ties are broken at random by `rng`. `candidates`: one a view, None for one not searched.
+    """
+    documents, scores = [np.empty(0, dtype=np.int64)], [np.empty(0)]
+    for view, found, most in zip(views, candidates, most_tokens, strict=True):
+        if found is not None:
+            entries = np.flatnonzero((found.query == query) & found.ended(most))
+            named, owner = _named(view, found.lo[entries], found.hi[entries], depth, rng)
+            documents.append(named)
+            scores.append(found.score[entries][owner])
+    distinct, owner = np.unique(np.concatenate(documents), return_inverse=True)
+    total = np.full(len(distinct), -np.inf)
+    np.logaddexp.at(total, owner, np.concatenate(scores))
+    best = np.lexsort((rng.random(len(distinct)), -total))[:depth]
+    return distinct[best], total[best]
+
+
+def _named(
+    view: View, lo: np.ndarray, hi: np.ndarray, depth: int, rng: np.random.Generator
+) -> tuple[np.ndarray, np.ndarray]:
+    """Documents below each state, (states, shards), and which state names each; no document twice by one state.
+
+    Of a state with more than `depth` rows so many are drawn: no more could be ranked.
+    """
+    documents, owners = [np.empty(0, dtype=np.int64)], [np.empty(0, dtype=np.int64)]
+    wide = np.flatnonzero((hi - lo).sum(axis=1) > depth)
+    narrow = np.setdiff1d(np.arange(len(lo)), wide)
+    for number, (shard, first_row) in enumerate(zip(view.index.shards, view.index.first_rows, strict=False)):
+        ranks, owner = concatenated_ranges(lo[narrow, number], (hi - lo)[narrow, number])
+        documents.append(view.documents[shard.row_of(shard.order[ranks]) + first_row].astype(np.int64))
+        owners.append(narrow[owner])
+    for state in wide:
+        rows = view.index.some_rows(lo[state], hi[state], rng.choice((hi - lo)[state].sum(), depth, replace=False))
+        documents.append(view.documents[rows].astype(np.int64))
+        owners.append(np.full(depth, state))
+    pairs = np.unique(np.stack([np.concatenate(owners), np.concatenate(documents)]), axis=1)
+    return pairs[1], pairs[0]
