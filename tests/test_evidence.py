@@ -55,7 +55,8 @@ class Texts:
             hi=states[:, :, 1],
             length=np.array([1] + [len(ngram) for ngram in log_probs]),
             score=np.array([-0.01, *log_probs.values()]),
-            complete=np.zeros(1 + len(log_probs), dtype=bool),
+            grows=np.ones(1 + len(log_probs), dtype=bool),
+            in_beam=np.ones(1 + len(log_probs), dtype=bool),
         )
 
 

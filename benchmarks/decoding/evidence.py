@@ -34,7 +34,7 @@ class LeaningSession:
         self.generator = torch.Generator().manual_seed(seed)
         self.first = self._drawn(1)
 
-    def advance(self, parents: torch.Tensor, tokens: torch.Tensor) -> torch.Tensor:
+    def advance(self, parents: torch.Tensor, tokens: torch.Tensor, each: int | None = None) -> torch.Tensor:
         """float32 (rows, vocabulary)."""
         return self._drawn(len(parents))
 
