@@ -34,7 +34,7 @@ Nll = Callable[[PreTrainedModel, np.ndarray, Ragged], np.ndarray]
 def measure(options: Options) -> Iterator[Row]:
     """Two rows for each family."""
     ids = held_out_set(np.random.default_rng(SEED), 400)
-    contests = draw_contests(ids.held_out, np.arange(2 if options.quick else 4), NEGATIVES, SEED)
+    contests = draw_contests(ids.held_out, np.arange(1 if options.quick else 4), NEGATIVES, SEED)
     for family, size in MODELS.items():
         model = build(ModelSettings(family=family, size=size), TEXT_TOKENS, 0, SEED).eval()
         ours = partial(contest_losses, model, ids, contests, END, LONGEST)
@@ -87,7 +87,7 @@ def baseline(model: PreTrainedModel, ids: IdentifierSet, contests: list[Contest]
     """The sound form for each contest, as `contest_losses` defines it."""
     losses = []
     for contest in contests:
-        prompt = prompts(ids.held_out.sources, np.array([contest.query]), END, LONGEST)[0]
+        prompt = prompts(ids.held_out.sources, np.array([contest.query]), np.array([END]), LONGEST)[0]
         targets = ids.held_out.target.take(np.append(contest.right[:1], contest.negatives))
         mean = nll_of(model, prompt, targets) / targets.lengths
         losses.append(logsumexp(-mean) + mean[0])

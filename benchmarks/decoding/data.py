@@ -86,14 +86,10 @@ class PrecomputedSession:
         self.first = self.steps[0]
         self.done = 0
 
-    def advance(self, parents: torch.Tensor, tokens: torch.Tensor) -> torch.Tensor:
+    def advance(self, parents: torch.Tensor, tokens: torch.Tensor, each: int | None = None) -> torch.Tensor:
         """float32 (rows, vocabulary), whatever the rows continue."""
         self.done += 1
         return self.steps[self.done][: len(parents)]
-
-    def score(self, parents: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
-        """Of no use here: raises."""
-        raise NotImplementedError("a search does not score")
 
     def restart(self) -> None:
         """Back to the first step."""

@@ -14,7 +14,7 @@ import torch
 from benchmarks.decoding import plain_evidence
 from benchmarks.decoding.data import SEED, corpora
 from benchmarks.rows import Options, Row, Skipped, cost, medians
-from workers.decoding.beam import Candidates, beam_search
+from workers.decoding.beam import Candidates, Search, beam_search
 from workers.decoding.evidence import EvidenceScorer
 from workers.decoding.index import Index
 from workers.decoding.view import View
@@ -34,13 +34,9 @@ class LeaningSession:
         self.generator = torch.Generator().manual_seed(seed)
         self.first = self._drawn(1)
 
-    def advance(self, parents: torch.Tensor, tokens: torch.Tensor) -> torch.Tensor:
+    def advance(self, parents: torch.Tensor, tokens: torch.Tensor, each: int | None = None) -> torch.Tensor:
         """float32 (rows, vocabulary)."""
         return self._drawn(len(parents))
-
-    def score(self, parents: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
-        """Of no use here: raises."""
-        raise NotImplementedError("a search does not score")
 
     def restart(self) -> None:
         """Nothing to do: every step is drawn anew."""
@@ -82,4 +78,4 @@ def candidates(index: Index, document: int, seed: int) -> Candidates:
     shard = index.shards[0]
     text = shard.tokens[shard.row_starts[document] : shard.row_starts[document + 1] - 1]
     session: Session = LeaningSession(text[-LIKED:], index.boundary, seed)
-    return beam_search(session, index, BEAMS, STEPS).candidates
+    return beam_search(session, index, Search(beams=BEAMS, max_new_tokens=STEPS)).candidates

@@ -24,8 +24,8 @@ def rank(view: View, candidates: Candidates, depth: int) -> list[tuple[int, floa
     found: dict[int, list[Match]] = defaultdict(list)
     for ngram, (weight, lo, hi) in ngrams.items():
         if hi - lo <= RARE:
-            rows = view.index.rows(np.array([lo]), np.array([hi]))
             starts = view.index.shards[0].order[lo:hi]
+            rows = view.index.shards[0].row_of(starts)
             for row, start in zip(rows.tolist(), starts.tolist(), strict=True):
                 found[int(view.documents[row])].append((weight, ngram, start))
     best = sorted(found, key=lambda document: -_score(found[document]))[:FULLY_SCORED]

@@ -18,7 +18,7 @@ from benchmarks.decoding import dict_trie
 from benchmarks.decoding.data import SEED
 from benchmarks.decoding.equal import assert_same_ranking
 from benchmarks.rows import Options, Row, medians, rate
-from workers.decoding.beam import Candidates, beam_search
+from workers.decoding.beam import Candidates, Search, beam_search
 from workers.decoding.index import Index, build_index
 from workers.models.build import build
 from workers.models.prompts import prompts
@@ -58,7 +58,7 @@ def measure(options: Options) -> Iterator[Row]:
                         for batch in batches
                     ],
                 )
-                seconds = medians({"ours": ours, "theirs": theirs}, 2 if options.quick else 5)
+                seconds = medians({"ours": ours, "theirs": theirs}, 1 if options.quick else 5)
                 value, baseline = (len(queries) / seconds[each] for each in ("ours", "theirs"))
                 yield rate(name, value, "queries/s", baseline, goal)
 
@@ -70,11 +70,16 @@ def _each(calls: list) -> None:
 
 def search(model: PreTrainedModel, queries: Ragged, batch: np.ndarray, index: Index, beams: int) -> Candidates:
     """Gridlaw's, from the queries' tokens to the candidates."""
-    return beam_search(open_session(model, queries, batch, END, LONGEST), index, beams, LEVELS).candidates
+    session = open_session(model, queries, batch, _ends(batch), LONGEST)
+    return beam_search(session, index, Search(beams=beams, max_new_tokens=LEVELS)).candidates
+
+
+def _ends(batch: np.ndarray) -> np.ndarray:
+    return np.full(len(batch), END)
 
 
 def _prompts(queries: Ragged, batch: np.ndarray) -> Ragged:
-    return prompts(queries, batch, END, LONGEST)
+    return prompts(queries, batch, _ends(batch), LONGEST)
 
 
 def _compare(model: PreTrainedModel, queries: Ragged, batch: np.ndarray, index: Index, trie: dict, beams: int) -> None:

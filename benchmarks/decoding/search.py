@@ -12,7 +12,7 @@ from benchmarks.decoding.data import PrecomputedSession, corpora
 from benchmarks.decoding.equal import assert_equal
 from benchmarks.rows import Options, Row, Skipped, cost, medians
 from workers.decoding import numba_step
-from workers.decoding.beam import Candidates, Step, beam_search
+from workers.decoding.beam import Candidates, Search, Step, beam_search
 from workers.decoding.index import Index
 
 STEPS = 12
@@ -39,7 +39,7 @@ def over(
 
     def search(step: Step) -> Candidates:
         session.restart()
-        return beam_search(session, index, beams, STEPS, step).candidates
+        return beam_search(session, index, Search(beams=beams, max_new_tokens=STEPS), step).candidates
 
     assert_equal(search(best), search(full_mask.best_continuations))
     seconds = medians({"ours": lambda: search(best), "masked": lambda: search(full_mask.best_continuations)}, repeats)

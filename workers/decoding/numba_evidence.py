@@ -197,7 +197,7 @@ def by_first_token(view: np.ndarray, tokens: np.ndarray, views: int, vocabulary:
 @numba.njit(cache=True)
 def _pair(token: int, following: int) -> int:
     """A place in a table of PAIRS entries for two tokens; different pairs may share one."""
-    return (token * 40503 + following) % PAIRS
+    return (token * 40503 + following) & (PAIRS - 1)
 
 
 @numba.njit(cache=True)
