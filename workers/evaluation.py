@@ -21,7 +21,7 @@ from workers.decoding.beam import Candidates, beam_search
 from workers.decoding.evidence import EvidenceScorer, weigh
 from workers.flops import inference_flops
 from workers.identifiers.sets import IdentifierSet
-from workers.memory import peak_bytes, start_peak
+from workers.memory import peak_bytes, reuse_freed_memory, start_peak
 from workers.models import build
 from workers.models.sessions import open_session
 from workers.settings import Budget, EvaluationSettings, ScoreJob, SearchJob
@@ -156,6 +156,7 @@ def load_trained(corpus: Path, tokenizer: Path, identifiers: Path, train: Path) 
 
 
 def _load(corpus: Path, tokenizer: Path, identifiers: Path, train: Path) -> Loaded:
+    reuse_freed_memory()
     ids = IdentifierSet.load(identifiers)
     return Loaded(
         model=build.load(train / "weights"),
