@@ -3,10 +3,12 @@
 import numpy as np
 import pytest
 import torch
+from torch.utils.flop_counter import FlopCounterMode
 
 from workers import cgl
+from workers.flops import inference_flops
 from workers.identifiers.sets import Pairs
-from workers.models.build import build
+from workers.models.build import build, shape_of
 from workers.models.likelihood import first_alike, identifier_log_probs
 from workers.models.loss import PairLoss, pair_tensors
 from workers.models.sessions import open_session
@@ -49,6 +51,19 @@ def test_only_prefixes_that_go_on_are_rows() -> None:
     rows = identifier_log_probs(session, OWNER, TARGETS).rows
     # Query 0: [20], then [20, 21] and [20, 30], then [20, 30, 31]. Query 1's one token needs no further pass.
     assert rows.tolist() == [[1, 1, 2, 1], [1, 0, 0, 0], [1, 0, 0, 0], [1, 1, 1, 0]]
+
+
+@pytest.mark.parametrize(("family", "size"), [("t5", "115k"), ("llama", "98k")])
+def test_the_rows_give_the_flops(family: str, size: str) -> None:
+    model = build(ModelSettings(family=family, size=size), 600, 0, 0).eval()
+    model.set_attn_implementation("eager")  # the counter knows no fused attention on CPU
+    queries = Ragged.of([list(range(10, 30))])
+    targets = Ragged.of(np.random.default_rng(0).integers(3, 7, size=(30, 6)))
+    with FlopCounterMode(display=False) as counter:
+        session = open_session(model, queries, np.array([0]), np.ones(1), 64)
+        rows = identifier_log_probs(session, np.zeros(30, int), targets).rows
+    formula = inference_flops(shape_of(model), np.array([21]), rows)[0]
+    assert formula == pytest.approx(counter.get_total_flops(), rel=0.02)
 
 
 def test_nothing_to_score_and_empty_targets() -> None:

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from workers.memory import CPU_LIMIT, SearchMemory, search_limit
+from workers.memory import CPU_LIMIT, SearchMemory, peak_bytes, reuse_freed_memory, search_limit, start_peak
 from workers.models.build import build, shape_of
 from workers.models.sessions import open_session
 from workers.ragged import Ragged
@@ -67,3 +67,14 @@ def test_the_largest_batch_fits_and_the_next_does_not(family: str) -> None:
 def test_the_limit_on_a_cpu_is_one_number() -> None:
     if not torch.cuda.is_available():
         assert search_limit() == CPU_LIMIT == 512 * 2**20
+
+
+def test_freed_memory_is_reused_and_not_counted_as_the_next_peak() -> None:
+    reuse_freed_memory()
+    held = [torch.ones(2**20) for _ in range(32)]  # 128 MiB in pieces that stay in the heap
+    del held
+    start_peak()
+    before = peak_bytes()
+    held = [torch.ones(2**20) for _ in range(8)]
+    assert 24 * 2**20 < peak_bytes() - before < 48 * 2**20
+    del held

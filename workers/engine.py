@@ -70,7 +70,7 @@ def make_engine(
     assert settings.learning_rate is not None
     decayed = [parameter for parameter in module.parameters() if parameter.requires_grad]
     optimizer = torch.optim.AdamW(
-        decayed, lr=settings.learning_rate, betas=(0.9, settings.beta2), weight_decay=settings.weight_decay
+        decayed, lr=settings.learning_rate, betas=(0.9, settings.beta2), weight_decay=settings.weight_decay, fused=True
     )
     warm = max(1, round(settings.warmup * steps))
     schedule = torch.optim.lr_scheduler.LambdaLR(
@@ -79,7 +79,7 @@ def make_engine(
     config: dict[str, Any] = {
         "train_batch_size": settings.batch,
         "train_micro_batch_size_per_gpu": micro_batch,
-        "gradient_clipping": settings.clip,
+        "gradient_clipping": settings.clip if knows_norm(settings) else 0.0,
         "zero_optimization": {"stage": settings.zero_stage, "stage3_gather_16bit_weights_on_model_save": True},
         "zero_allow_untested_optimizer": True,
         "zero_force_ds_cpu_optimizer": False,
@@ -99,10 +99,18 @@ def uses_bf16(settings: TrainingSettings) -> bool:
     return settings.precision == "bf16"
 
 
-def gradient_norm(engine: deepspeed.DeepSpeedEngine) -> float:
-    """Norm of the whole gradient, before clipping, between the last `backward` and the `step` of a ZeRO-0 engine."""
-    gradients = [parameter.grad for parameter in engine.module.parameters() if parameter.grad is not None]
-    return float(torch.nn.utils.get_total_norm(gradients))
+def knows_norm(settings: TrainingSettings) -> bool:
+    """Whether the engine clips the gradient itself and knows its norm after a step: all but ZeRO stage 0 in fp32."""
+    return settings.zero_stage > 0 or uses_bf16(settings)
+
+
+def clip_gradient(engine: deepspeed.DeepSpeedEngine, largest: float) -> float:
+    """Clip the gradient between the last `backward` and the `step` of an engine that does not; its norm before.
+
+    Such an engine could clip, but keeps the norm to itself, and it would be computed twice.
+    """
+    parameters = [parameter for parameter in engine.module.parameters() if parameter.grad is not None]
+    return float(torch.nn.utils.clip_grad_norm_(parameters, largest))
 
 
 def save_checkpoint(

@@ -15,9 +15,11 @@ there three times in float32: on the prompt, joined with those on what is writte
 weights are not counted.
 """
 
+import ctypes
 import resource
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import torch
 
@@ -99,12 +101,38 @@ def search_limit() -> int:
 _CLEAR = Path("/proc/self/clear_refs")
 _STATUS = Path("/proc/self/status")
 
+_TRIM_THRESHOLD, _MMAP_THRESHOLD = -1, -3  # of mallopt(3)
+
+
+def reuse_freed_memory() -> None:
+    """Have this process keep what PyTorch frees on the CPU for its next tensors, instead of handing it back.
+
+    glibc returns each table of logits to the system and asks for it again in the next step; a quarter of a small
+    model's training went into those page faults. What is larger than 32 MiB goes back at once, as ever. Elsewhere
+    than on glibc nothing happens.
+    """
+    allocator = _glibc()
+    if allocator is not None:
+        allocator.mallopt(_MMAP_THRESHOLD, 32 * 2**20)
+        allocator.mallopt(_TRIM_THRESHOLD, 512 * 2**20)
+
+
+def _glibc() -> Any:
+    try:
+        library = ctypes.CDLL("libc.so.6")
+    except OSError:
+        return None
+    return library if hasattr(library, "mallopt") and hasattr(library, "malloc_trim") else None
+
 
 def start_peak() -> None:
     """Forget earlier peaks, so that a warm worker does not report those of the step before."""
     if on_gpu():
         torch.cuda.reset_peak_memory_stats()
     elif _CLEAR.exists():
+        allocator = _glibc()
+        if allocator is not None:
+            allocator.malloc_trim(0)  # what an earlier step has freed is none of this one's
         _CLEAR.write_text("5")  # Linux: reset the high-water mark of the resident set
 
 

@@ -21,7 +21,7 @@ from workers.decoding.torch_step import DeviceIndex
 from workers.decoding.view import View
 from workers.flops import inference_flops
 from workers.identifiers.sets import IdentifierSet
-from workers.memory import SearchMemory, search_limit
+from workers.memory import SearchMemory, reuse_freed_memory, search_limit
 from workers.models import build
 from workers.models.sessions import Session, open_session
 from workers.reranking import Ranking
@@ -89,6 +89,7 @@ def load_trained(corpus: Path, tokenizer: Path, identifiers: Path, train: Path) 
 
 
 def _load(corpus: Path, tokenizer: Path, identifiers: Path, train: Path) -> Loaded:
+    reuse_freed_memory()
     return Loaded(
         model=build.load(train / "weights"),
         corpus=load(corpus),

@@ -15,7 +15,7 @@ from workers import engine as ds
 from workers.errors import BadInput, Diverged
 from workers.flops import training_flops
 from workers.identifiers.sets import IdentifierSet
-from workers.memory import peak_bytes, start_peak
+from workers.memory import peak_bytes, reuse_freed_memory, start_peak
 from workers.models.build import build, count_built, shape_of, start_embeddings, start_new_tokens
 from workers.models.loss import PairLoss, pair_tensors
 from workers.settings import ProcessGroup, TrainingSettings, TrainJob
@@ -54,6 +54,7 @@ def train(
     batch cannot be cut, Diverged at the first loss, gradient or (in the end) weight that is not finite.
     """
     forget()
+    reuse_freed_memory()
     ds.join(group)
     start_peak()
     tokenized, ids = TokenizedCorpus.load(tokenizer), IdentifierSet.load(identifiers)
@@ -174,13 +175,13 @@ def _optimizer_step(
 ) -> tuple[float, float]:
     """Forward and backward over this rank's share of the batch, then the update.
 
-    Returns the group's mean loss and the gradient's norm before clipping. Most engines know the norm after the step
-    (and pass over an update whose gradient is not finite); with ZeRO stage 0 in fp32 it must be taken before.
+    Returns the group's mean loss and the gradient's norm before clipping. Most engines clip in their step and know the
+    norm after it (and pass over an update whose gradient is not finite); the others' gradient is clipped here.
     """
     end = tokenized.mark if job.model.family == "llama" else tokenized.end
     share = batch[group.rank :: group.size].reshape(plan.accumulation, plan.micro_batch)
-    total = torch.zeros((), device=engine.device)
-    for micro in share:
+    total, norm = torch.zeros((), device=engine.device), math.nan
+    for number, micro in enumerate(share, start=1):
         ends = ids.ends(ids.train.view[micro], end)
         inputs = pair_tensors(
             ids.train.sources, ids.train.source[micro], ids.train.target, micro, ends, job.training.query_length
@@ -188,10 +189,12 @@ def _optimizer_step(
         loss = engine(*(tensor.to(engine.device) for tensor in inputs))
         engine.backward(loss)
         total += loss.detach() / plan.accumulation
-        norm = ds.gradient_norm(engine) if job.training.zero_stage == 0 else math.nan
+        if number == len(share) and not ds.knows_norm(job.training):
+            norm = ds.clip_gradient(engine, job.training.clip)
         engine.step()
-    after = engine.get_global_grad_norm()
-    return ds.mean_over_group(total), norm if after is None else float(after)
+    if ds.knows_norm(job.training):
+        norm = float(engine.get_global_grad_norm())
+    return ds.mean_over_group(total), norm
 
 
 def _lengths(job: TrainJob, ids: IdentifierSet) -> tuple[np.ndarray, np.ndarray]:
