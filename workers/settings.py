@@ -272,7 +272,7 @@ class Budget(Settings):
     temperature: Positive = 1.0
     """Of the sampling."""
     max_new_tokens: Count | None = None
-    """Longest n-gram written; the identifier's own length where left out."""
+    """Longest identifier written; its own length where left out. One that is cut off names all that begin so."""
     views: tuple[str, ...] | None = None
     """Views that are searched, of a kind that has several; all of them where left out. In the grid file names are
     joined by `+` (`views: body+title`), because a list is an axis: `views: [null, body, body+title]` is three
@@ -326,7 +326,8 @@ class EvaluationSettings(Settings):
     batch: Count | None = None
     """Queries decoded together; as many as memory allows where left out. No result depends on it."""
     memory_mb: Count | None = None
-    """What a batch may take; what the machine has free where left out. No result depends on it."""
+    """What a batch may take, by the formula of `workers/memory.py`; its own limit where left out. No result depends
+    on it."""
     bootstrap: Annotated[int, Field(strict=True, ge=100)] = 1000
     """Resamples of the queries behind each interval."""
 
