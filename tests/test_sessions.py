@@ -154,11 +154,11 @@ def test_a_padded_batch_equals_one_query_at_a_time(name: str) -> None:
 def test_prompts_are_never_copied_to_rows(name: str) -> None:
     model = make(name)
     session = open_all(model)
-    cache = session.cross if name == "t5" else session.prompt
-    before = [(layer.keys.data_ptr(), layer.keys.shape) for layer in cache.layers]
+    prompts = session.decoder.prompts
+    before = [(prompt.keys.data_ptr(), prompt.keys.shape) for prompt in prompts]
     session.advance(torch.tensor([0] * 50 + [3] * 7), torch.full((57,), 9))
-    assert [(layer.keys.data_ptr(), layer.keys.shape) for layer in cache.layers] == before
-    assert all(len(layer.keys) == len(QUERIES) for layer in cache.layers)
+    assert [(prompt.keys.data_ptr(), prompt.keys.shape) for prompt in prompts] == before
+    assert all(len(prompt.keys) == len(QUERIES) for prompt in prompts)
 
 
 def test_the_models_own_attention_is_left_as_it_was() -> None:
