@@ -4,6 +4,8 @@ import numpy as np
 import pytest
 import torch
 from transformers import (
+    GraniteConfig,
+    GraniteForCausalLM,
     LlamaConfig,
     LlamaForCausalLM,
     MistralConfig,
@@ -11,10 +13,13 @@ from transformers import (
     PreTrainedModel,
     Qwen2Config,
     Qwen2ForCausalLM,
+    Qwen3Config,
+    Qwen3ForCausalLM,
     T5Config,
     T5ForConditionalGeneration,
 )
 
+from workers.models import attention, layers
 from workers.models.build import build
 from workers.models.prompts import prompts
 from workers.models.sessions import Session, open_session
@@ -32,6 +37,15 @@ SHAPE = {
     "num_attention_heads": 4,
     "num_key_value_heads": 2,
 }
+LONG_ROPE = {
+    "rope_type": "llama3",
+    "rope_theta": 10.0,
+    "factor": 8.0,
+    "low_freq_factor": 1.0,
+    "high_freq_factor": 4.0,
+    "original_max_position_embeddings": 16,
+}
+DYNAMIC_ROPE = {"rope_type": "dynamic", "rope_theta": 10.0, "factor": 2.0}
 
 
 def gated_t5() -> PreTrainedModel:
@@ -61,13 +75,24 @@ MODELS = {
     "llama-gqa": lambda: LlamaForCausalLM(LlamaConfig(**SHAPE)),
     "qwen2": lambda: Qwen2ForCausalLM(Qwen2Config(**SHAPE)),
     "mistral-window": lambda: MistralForCausalLM(MistralConfig(**SHAPE, sliding_window=4)),
+    "llama-biases": lambda: LlamaForCausalLM(LlamaConfig(**SHAPE, attention_bias=True, mlp_bias=True)),
+    "llama-long": lambda: LlamaForCausalLM(LlamaConfig(**SHAPE, rope_parameters=LONG_ROPE)),
+    "llama-dynamic": lambda: LlamaForCausalLM(LlamaConfig(**SHAPE, rope_parameters=DYNAMIC_ROPE)),
+    "qwen3": lambda: Qwen3ForCausalLM(Qwen3Config(**SHAPE, head_dim=8)),
+    "granite": lambda: GraniteForCausalLM(GraniteConfig(**SHAPE, residual_multiplier=0.5, embedding_multiplier=2.0)),
     "mistral-window-1": lambda: MistralForCausalLM(MistralConfig(**SHAPE, sliding_window=1)),
 }
 
 
 def make(name: str) -> PreTrainedModel:
+    """Norms and biases are not the ones and zeros they begin as."""
     torch.manual_seed(3)
-    return MODELS[name]().eval()
+    model = MODELS[name]().eval()
+    with torch.no_grad():
+        for parameter in model.parameters():
+            if parameter.dim() == 1:
+                parameter += 0.2 * torch.randn_like(parameter)
+    return model
 
 
 def path_log_probs(model: PreTrainedModel, query: int, written: tuple[int, ...]) -> np.ndarray:
@@ -170,6 +195,23 @@ def test_the_models_own_attention_is_left_as_it_was() -> None:
         with pytest.raises(IndexError):
             open_all(model).advance(torch.arange(4), torch.full((4,), VOCABULARY))
         assert (model.config._attn_implementation, model.get_decoder().config._attn_implementation) == before
+
+
+def test_only_known_architectures_have_a_loop_of_their_own() -> None:
+    loops = {name: type(open_all(make(name)).decoder).__name__ for name in MODELS}
+    assert {name for name, loop in loops.items() if loop == "AnyDecoder"} == {"qwen3", "granite", "llama-dynamic"}
+
+
+def test_large_projections_are_not_copied(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(layers, "JOINED_VALUES", 0)
+    for name in ("t5", "llama-gqa", "qwen2"):
+        test_advances_equal_plain_forward(name, "branching")
+
+
+def test_prompts_attend_in_parts(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(attention.VALUES_TOGETHER, "cpu", 300)  # scores of one or two queries
+    for name in ("t5", "llama-gqa", "mistral-window"):
+        test_advances_equal_plain_forward(name, "branching")
 
 
 def test_rows_keep_the_order_of_their_queries() -> None:

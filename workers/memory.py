@@ -32,8 +32,8 @@ CPU_LIMIT = 512 * 2**20
 GPU_SHARE = 0.5
 """Of the GPU's memory; weights and the allocator's slack have the rest."""
 
-HEAD_VALUES = {"cpu": 2**19, "cuda": 2**24}
-"""Logits that are computed together, by device: on a CPU what its cache holds until they are normalised."""
+VALUES_TOGETHER = {"cpu": 2**19, "cuda": 2**24}
+"""Logits or scores that are computed together, by device: on a CPU what its cache holds until they are used."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -61,7 +61,7 @@ class SearchMemory:
 
     @property
     def _head(self) -> int:
-        return HEAD_VALUES["cuda" if on_gpu() else "cpu"] * self.value_bytes
+        return VALUES_TOGETHER["cuda" if on_gpu() else "cpu"] * self.value_bytes
 
     @property
     def _key_value(self) -> int:

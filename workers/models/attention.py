@@ -10,6 +10,8 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 
+from workers.memory import VALUES_TOGETHER
+
 
 class RowGroups:
     """Rows grouped by query, and the way between rows and a rectangle of (queries, most rows of a query).
@@ -31,6 +33,11 @@ class RowGroups:
             row[slot] = np.arange(len(slot))
             self._row_of_slot = torch.from_numpy(row).to(device, non_blocking=True)
             self._slot_of_row = torch.from_numpy(slot).to(device, non_blocking=True)
+
+    @classmethod
+    def one_each(cls, queries: int, device: torch.device) -> "RowGroups":
+        """One row a query."""
+        return cls(np.arange(queries), queries, device)
 
     def pack(self, rows: torch.Tensor) -> torch.Tensor:
         """(rows, heads, group, n) -> (queries, heads, most x group, n)."""
@@ -54,6 +61,37 @@ class Prompt:
 
     keys: torch.Tensor
     values: torch.Tensor
+
+
+def attend_within(
+    query: torch.Tensor,
+    prompt: Prompt,
+    *,
+    bias: torch.Tensor | None,
+    padding: torch.Tensor | None,
+    scaling: float,
+) -> torch.Tensor:
+    """All positions of prompts on each other: (queries, key heads, group, length, d), as `query` is.
+
+    `bias`: float32, broadcast to (queries, key heads, group, length, length); a finite one, however low, keeps
+    positions that see only padding from becoming nan. `padding` as for `attend_prompt`. Scores are made for a few
+    queries at a time: all of them would be the largest tensor of all.
+    """
+    _, heads, group, length, width = query.shape
+    step = max(1, VALUES_TOGETHER[query.device.type] // max(1, heads * group * length * length))
+    out = torch.empty_like(query)
+    for begin in range(0, len(query), step):
+        part = slice(begin, begin + step)
+        flat = query[part].reshape(-1, heads, group * length, width)
+        scores = (flat @ prompt.keys[part].transpose(2, 3)).float().view(-1, heads, group, length, length)
+        scores *= scaling
+        if bias is not None:
+            scores += bias
+        if padding is not None:
+            scores += padding[part, :, None]
+        weights = torch.softmax(scores, dim=-1).to(query.dtype).view(-1, heads, group * length, length)
+        out[part] = (weights @ prompt.values[part]).view(-1, heads, group, length, width)
+    return out
 
 
 class Written:

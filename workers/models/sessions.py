@@ -8,15 +8,15 @@ from typing import Any, Protocol
 
 import numpy as np
 import torch
-from transformers import DynamicCache, PreTrainedModel
+from transformers import PreTrainedModel
 
-from workers.memory import HEAD_VALUES
+from workers.memory import VALUES_TOGETHER
+from workers.models.any_decoder import AnyDecoder
 from workers.models.attention import Prompt, RowGroups
-from workers.models.llama_decoder import LlamaDecoder, is_like_llama
+from workers.models.llama import LlamaDecoder, is_like_llama
 from workers.models.logits import token_logits
-from workers.models.prompts import prompts
-from workers.models.shared_attention import AnyDecoder
-from workers.models.t5_decoder import T5Decoder
+from workers.models.prompts import PaddedPrompts, prompts
+from workers.models.t5 import T5Decoder
 from workers.ragged import Ragged
 
 
@@ -51,6 +51,8 @@ class Decoder(Protocol):
 
     prompts: list[Prompt]
     """A layer each."""
+    first: torch.Tensor
+    """(queries, width): the state from which each query's first token follows."""
 
     def step(self, tokens: torch.Tensor, parents: torch.Tensor, groups: RowGroups) -> torch.Tensor:
         """Row i is row `parents[i]` with `tokens[i]` behind it, both int64 (rows,): its last state, (rows, width)."""
@@ -61,50 +63,13 @@ class Decoder(Protocol):
         ...
 
 
-class _Batch:
-    """The prompts of a batch, padded on one side."""
-
-    def __init__(self, queries: Ragged, left: bool, device: torch.device) -> None:
-        self.lengths, self.device = queries.lengths, device
-        self.tokens = torch.from_numpy(queries.padded(np.arange(len(queries)), fill=0, left=left)).to(device)
-        width = self.tokens.shape[1]
-        column = np.arange(width)[::-1] if left else np.arange(width)
-        inside = torch.from_numpy(column < self.lengths[:, None]).to(device)
-        self.mask = inside.long()
-        padding = torch.zeros(inside.shape, device=device).masked_fill_(~inside, -torch.inf)[:, None, None]
-        self.padding = None if (self.lengths == width).all() else padding
-
-
-def _encode(model: PreTrainedModel, queries: Ragged) -> tuple[Decoder, torch.Tensor]:
-    """T5: the decoder behind its first step, and the queries' states, (queries, width)."""
-    batch = _Batch(queries, left=False, device=model.device)
-    encoder: Any = model.get_encoder()
-    encoded = encoder(input_ids=batch.tokens, attention_mask=batch.mask).last_hidden_state
-    decoder = T5Decoder(model, encoded, batch.padding)
-    groups = RowGroups(np.arange(len(queries)), len(queries), batch.device)
-    return decoder, decoder.start(model.config.decoder_start_token_id, groups)
-
-
-def _prefill(model: PreTrainedModel, queries: Ragged) -> tuple[Decoder, torch.Tensor]:
-    """Decoder-only: prompts are padded on the left; positions leave the padding out."""
-    batch = _Batch(queries, left=True, device=model.device)
+def _decoder(model: PreTrainedModel, queries: Ragged) -> Decoder:
+    """Encode or prefill."""
+    if model.config.is_encoder_decoder:
+        return T5Decoder(model, PaddedPrompts(queries, left=False, device=model.device))
+    batch = PaddedPrompts(queries, left=True, device=model.device)
     stack: Any = model.get_decoder()
-    cache: Any = DynamicCache()  # without the config: a layer with a window would keep only its end
-    output = stack(
-        input_ids=batch.tokens,
-        attention_mask=batch.mask,
-        position_ids=(batch.mask.cumsum(1) - 1).clamp(min=0),
-        past_key_values=cache,
-        use_cache=True,
-    )
-    prompts = [Prompt(layer.keys, layer.values) for layer in cache.layers]
-    lengths = torch.from_numpy(batch.lengths).to(batch.device)
-    decoder: Decoder
-    if is_like_llama(stack):
-        decoder = LlamaDecoder(stack, prompts, lengths, int(batch.lengths.max(initial=0)), batch.padding)
-    else:
-        decoder = AnyDecoder(stack, prompts, lengths, batch.padding)
-    return decoder, output.last_hidden_state[:, -1]
+    return (LlamaDecoder if is_like_llama(stack) else AnyDecoder)(stack, batch)
 
 
 class ModelSession:
@@ -115,8 +80,10 @@ class ModelSession:
         self.model, self.device, self.queries = model, model.device, len(queries)
         self.query_of_row = np.arange(self.queries)
         self.buffer = torch.empty(0)
-        self.decoder, hidden = (_encode if model.config.is_encoder_decoder else _prefill)(model, queries)
-        self.first = self._log_probs(hidden, torch.empty(self.queries, self._vocabulary(), device=self.device))
+        self.decoder = _decoder(model, queries)
+        self.first = self._log_probs(
+            self.decoder.first, torch.empty(self.queries, self._vocabulary(), device=self.device)
+        )
 
     @torch.inference_mode()
     def advance(self, parents: torch.Tensor, tokens: torch.Tensor, each: int | None = None) -> torch.Tensor:
@@ -145,7 +112,7 @@ class ModelSession:
 
     def _log_probs(self, hidden: torch.Tensor, out: torch.Tensor) -> torch.Tensor:
         """(rows, width) -> `out`, (rows, vocabulary). All logits at once would cost a second such table."""
-        step = max(1, HEAD_VALUES[self.device.type] // out.shape[1])
+        step = max(1, VALUES_TOGETHER[self.device.type] // out.shape[1])
         for begin in range(0, len(hidden), step):
             logits = token_logits(self.model, hidden[begin : begin + step])
             torch.log_softmax(logits, dim=-1, dtype=torch.float32, out=out[begin : begin + step])

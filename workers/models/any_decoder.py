@@ -10,10 +10,11 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
-from transformers import AttentionInterface, Cache, PreTrainedModel
+from transformers import AttentionInterface, Cache, DynamicCache, PreTrainedModel
 from transformers.cache_utils import DynamicLayer
 
 from workers.models.attention import Prompt, RowGroups, attend_prompt_and_written
+from workers.models.prompts import PaddedPrompts
 
 NAME = "gridlaw_shared_prompt"
 
@@ -89,12 +90,21 @@ AttentionInterface.register(NAME, shared_attention)
 
 
 class AnyDecoder:
-    """A step of any decoder-only model over prefilled prompts. `lengths`: int64 (queries,), without padding."""
+    """Prompts, padded on the left, and steps of any decoder-only model."""
 
-    def __init__(
-        self, decoder: PreTrainedModel, prompts: list[Prompt], lengths: torch.Tensor, padding: torch.Tensor | None
-    ) -> None:
-        self.decoder, self.prompts, self.lengths, self.padding = decoder, prompts, lengths, padding
+    def __init__(self, decoder: PreTrainedModel, batch: PaddedPrompts) -> None:
+        self.decoder, self.lengths, self.padding = decoder, batch.lengths, batch.padding
+        run: Any = decoder
+        cache: Any = DynamicCache()  # without the config: a layer with a window would keep only its end
+        output = run(
+            input_ids=batch.tokens,
+            attention_mask=batch.mask,
+            position_ids=batch.positions,
+            past_key_values=cache,
+            use_cache=True,
+        )
+        self.prompts = [Prompt(layer.keys, layer.values) for layer in cache.layers]
+        self.first = output.last_hidden_state[:, -1]
         self.restart()
 
     def restart(self) -> None:

@@ -1,6 +1,6 @@
-"""A step of LLaMA's decoder, and of those built like it, over Hugging Face's submodules.
+"""Prefill and steps of LLaMA's decoder, and of those built like it, over Hugging Face's submodules.
 
-Their forward pass builds masks, positions and caches anew in each step, which in small models costs several times the
+Their forward pass builds masks, positions and caches anew each time, which in small models costs several times the
 arithmetic. The values are the same.
 """
 
@@ -11,8 +11,9 @@ from torch import nn
 from torch.nn import functional
 from transformers import PreTrainedModel
 
-from workers.models.attention import Prompt, RowGroups, Written, attend_prompt_and_written
+from workers.models.attention import Prompt, RowGroups, Written, attend_prompt_and_written, attend_within
 from workers.models.layers import Joined, rms_norm
+from workers.models.prompts import PaddedPrompts
 
 ARCHITECTURES = {"LlamaModel", "MistralModel", "Qwen2Model"}
 """Whose forward pass this is. Others have the same modules and scale a residual or an embedding between them."""
@@ -32,24 +33,40 @@ def is_like_llama(decoder: PreTrainedModel) -> bool:
 
 
 class LlamaDecoder:
-    """Steps over prefilled prompts. `lengths`: int64 (queries,), without padding; `longest`: the largest of them."""
+    """Prompts, padded on the left, and steps behind them."""
 
-    def __init__(
-        self,
-        decoder: PreTrainedModel,
-        prompts: list[Prompt],
-        lengths: torch.Tensor,
-        longest: int,
-        padding: torch.Tensor | None,
-    ) -> None:
+    def __init__(self, decoder: PreTrainedModel, batch: PaddedPrompts) -> None:
         stack: Any = decoder
         self._embedding: torch.Tensor = stack.embed_tokens.weight
         self._norm = stack.norm
         self._layers = [_Layer(layer, stack.config) for layer in stack.layers]
         self._rotations = _Rotations(stack.rotary_emb, self._embedding.new_empty(0))
-        self._lengths, self._longest, self._padding = lengths, longest, padding
-        self.prompts = prompts
+        self._lengths, self._longest, self._padding = batch.lengths, batch.longest, batch.padding
+        self.prompts: list[Prompt] = []
+        self.first = self._prefill(batch)
         self.restart()
+
+    def _prefill(self, batch: PaddedPrompts) -> torch.Tensor:
+        """Fill `prompts`; the last state of each, (queries, width)."""
+        queries, length = batch.tokens.shape
+        hidden = functional.embedding(batch.tokens.flatten(), self._embedding)
+        rotation = self._rotations.at(batch.positions.flatten(), length)
+        causal = {window: _causal(length, window, hidden.device) for window in {each.window for each in self._layers}}
+        for layer in self._layers:
+            query, new = layer.project(hidden, rotation)
+            heads, group, width = query.shape[1:]
+            both = new.view(queries, length, 2, heads, width).permute(2, 0, 3, 1, 4).contiguous()
+            prompt = Prompt(both[0], both[1])
+            self.prompts.append(prompt)
+            found = attend_within(
+                query.view(queries, length, heads, group, width).permute(0, 2, 3, 1, 4),
+                prompt,
+                bias=causal[layer.window],
+                padding=batch.padding,
+                scaling=layer.scaling,
+            )
+            hidden = layer.output(hidden, found.permute(0, 3, 1, 2, 4).reshape(query.shape))
+        return rms_norm(hidden.view(queries, length, -1)[:, -1], self._norm)
 
     def restart(self) -> None:
         """Nothing is written."""
@@ -109,6 +126,13 @@ class _Layer:
         """`found`: (rows, key heads, group, d)."""
         hidden = hidden + functional.linear(found.reshape(len(hidden), -1), self._out.weight, self._out.bias)
         return hidden + self._layer.mlp(rms_norm(hidden, self._layer.post_attention_layernorm))
+
+
+def _causal(length: int, window: int | None, device: torch.device) -> torch.Tensor:
+    """float32 (length, length), to be added to scores: very low where a position does not see another."""
+    hidden = torch.full((length, length), torch.finfo(torch.float32).min, device=device)
+    later = hidden.triu(1)
+    return later if window is None else later + hidden.tril(-window)
 
 
 class _Rotations:
