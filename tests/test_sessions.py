@@ -84,9 +84,9 @@ MODELS = {
 }
 
 
-def make(name: str) -> PreTrainedModel:
+def make(name: str, seed: int = 3) -> PreTrainedModel:
     """Norms and biases are not the ones and zeros they begin as."""
-    torch.manual_seed(3)
+    torch.manual_seed(seed)
     model = MODELS[name]().eval()
     with torch.no_grad():
         for parameter in model.parameters():
@@ -150,15 +150,16 @@ def test_advances_equal_plain_forward(name: str, walk: str) -> None:
 @pytest.mark.parametrize("name", ["t5", "llama", "t5-gated", "llama-gqa"])
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
 def test_half_precision_is_as_near_to_the_truth_as_a_plain_forward(name: str, dtype: torch.dtype) -> None:
-    model, exact = make(name).to(dtype), make(name).to(dtype).float()
-    session = open_all(model)
-    paths = [(query, ()) for query in range(len(QUERIES))]
     ours, plain = [], []
-    for depth, parents in enumerate(WALKS["branching"]):
-        paths, log_probs = advance(session, paths, parents, seed=depth)
-        truth = np.stack([path_log_probs(exact, *path) for path in paths])
-        ours.append(((log_probs - truth) ** 2).mean())
-        plain.append(((np.stack([path_log_probs(model, *path) for path in paths]) - truth) ** 2).mean())
+    for seed in range(4):  # rounding errors of one model are alike in all its rows
+        model, exact = make(name, seed).to(dtype), make(name, seed).to(dtype).float()
+        session = open_all(model)
+        paths = [(query, ()) for query in range(len(QUERIES))]
+        for depth, parents in enumerate(WALKS["branching"]):
+            paths, log_probs = advance(session, paths, parents, seed=depth)
+            truth = np.stack([path_log_probs(exact, *path) for path in paths])
+            ours.append(((log_probs - truth) ** 2).mean())
+            plain.append(((np.stack([path_log_probs(model, *path) for path in paths]) - truth) ** 2).mean())
     assert np.sqrt(np.mean(ours)) < 1.2 * np.sqrt(np.mean(plain)) < 0.3
 
 
