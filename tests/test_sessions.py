@@ -177,6 +177,19 @@ def test_a_padded_batch_equals_one_query_at_a_time(name: str) -> None:
 
 
 @pytest.mark.parametrize("name", ["t5", "llama"])
+@pytest.mark.parametrize("together", [1, 2 * VOCABULARY, 2**19])
+def test_scores_are_entries_of_the_table(name: str, together: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whatever goes through the head at once, in any order, a row several times or never."""
+    model = make(name)
+    parents, tokens = torch.tensor([0, 0, 1, 3, 3]), torch.tensor([5, 6, 7, 8, 9])
+    table = open_all(model).advance(parents, tokens)
+    rows, wanted = np.array([4, 0, 2, 0, 0, 3]), np.array([3, 2, 96, 2, 0, 50])
+    monkeypatch.setitem(attention.VALUES_TOGETHER, "cpu", together)
+    found = open_all(model).score(parents, tokens, rows, wanted)
+    torch.testing.assert_close(found, table[rows, wanted], atol=1e-5, rtol=1e-6)
+
+
+@pytest.mark.parametrize("name", ["t5", "llama"])
 def test_prompts_are_never_copied_to_rows(name: str) -> None:
     model = make(name)
     session = open_all(model)

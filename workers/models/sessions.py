@@ -40,7 +40,20 @@ class Session(Protocol):
         ...
 
 
-def open_session(model: PreTrainedModel, queries: Ragged, rows: np.ndarray, ends: np.ndarray, longest: int) -> Session:
+class ScoringSession(Session, Protocol):
+    """One that can also be asked for single log-probabilities."""
+
+    def score(self, parents: torch.Tensor, tokens: torch.Tensor, rows: np.ndarray, wanted: np.ndarray) -> torch.Tensor:
+        """Advance, and give only the log-probability of token `wanted[i]` behind new row `rows[i]`: float32 (asked,).
+
+        `rows` and `wanted` are int64 (asked,). The whole table is never made, which would not fit into a CPU's cache.
+        """
+        ...
+
+
+def open_session(
+    model: PreTrainedModel, queries: Ragged, rows: np.ndarray, ends: np.ndarray, longest: int
+) -> ScoringSession:
     """Encode (T5) or prefill (decoder-only) the given queries, cut to `longest` tokens; `ends[i]` is put behind the
     i-th of them."""
     return ModelSession(model, prompts(queries, rows, ends, longest))
@@ -89,11 +102,25 @@ class ModelSession:
     def advance(self, parents: torch.Tensor, tokens: torch.Tensor, each: int | None = None) -> torch.Tensor:
         """As `Session.advance`."""
         self._follow(parents, each)
-        if not len(tokens):
-            return self._room(0)
-        groups = RowGroups(self.query_of_row, self.queries, self.device)
-        tokens, parents = tokens.to(self.device, non_blocking=True), parents.to(self.device, non_blocking=True)
-        return self._log_probs(self.decoder.step(tokens, parents, groups), self._room(len(tokens)))
+        room = self._room(len(tokens))
+        return self._log_probs(self._step(parents, tokens), room) if len(tokens) else room
+
+    @torch.inference_mode()
+    def score(self, parents: torch.Tensor, tokens: torch.Tensor, rows: np.ndarray, wanted: np.ndarray) -> torch.Tensor:
+        """As `ScoringSession.score`."""
+        self._follow(parents, None)
+        hidden, step = self._step(parents, tokens), self._rows_together()
+        block = self._room(min(step, len(hidden)))
+        order = np.argsort(rows, kind="stable")
+        begins = np.searchsorted(rows[order], np.arange(0, len(hidden) + step, step))
+        asked, row, column = (torch.from_numpy(each).to(self.device) for each in (order, rows[order], wanted[order]))
+        found = torch.empty(len(rows), device=self.device)
+        for number, begin in enumerate(range(0, len(hidden), step)):
+            part = slice(*begins[number : number + 2].tolist())
+            here = hidden[begin : begin + step]
+            log_probs = self._log_probs(here, block[: len(here)])
+            found[asked[part]] = log_probs[row[part] - begin, column[part]]
+        return found
 
     def restart(self) -> None:
         """As `Session.restart`."""
@@ -110,9 +137,18 @@ class ModelSession:
             raise ValueError("rows must stay in the order of their queries")
         self.query_of_row = query
 
+    def _step(self, parents: torch.Tensor, tokens: torch.Tensor) -> torch.Tensor:
+        """(rows, width): the last states of the rows that `_follow` was told of."""
+        groups = RowGroups(self.query_of_row, self.queries, self.device)
+        tokens, parents = tokens.to(self.device, non_blocking=True), parents.to(self.device, non_blocking=True)
+        return self.decoder.step(tokens, parents, groups)
+
+    def _rows_together(self) -> int:
+        return max(1, VALUES_TOGETHER[self.device.type] // self._vocabulary())
+
     def _log_probs(self, hidden: torch.Tensor, out: torch.Tensor) -> torch.Tensor:
         """(rows, width) -> `out`, (rows, vocabulary). All logits at once would cost a second such table."""
-        step = max(1, VALUES_TOGETHER[self.device.type] // out.shape[1])
+        step = self._rows_together()
         for begin in range(0, len(hidden), step):
             logits = token_logits(self.model, hidden[begin : begin + step])
             torch.log_softmax(logits, dim=-1, dtype=torch.float32, out=out[begin : begin + step])
