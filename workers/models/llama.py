@@ -12,7 +12,7 @@ from torch.nn import functional
 from transformers import PreTrainedModel
 
 from workers.models.attention import Prompt, RowGroups, Written, attend_prompt_and_written, attend_within
-from workers.models.layers import Joined, rms_norm
+from workers.models.layers import Joined, RmsNorm
 from workers.models.prompts import PaddedPrompts
 
 ARCHITECTURES = {"LlamaModel", "MistralModel", "Qwen2Model"}
@@ -27,8 +27,8 @@ def is_like_llama(decoder: PreTrainedModel) -> bool:
     if type(decoder).__name__ not in ARCHITECTURES:
         return False
     stack: Any = decoder
-    attentions = [layer.self_attn for layer in stack.layers]
-    plain = all(type(each) is nn.Linear for one in attentions for each in (one.q_proj, one.k_proj, one.v_proj))
+    own = [part for layer in stack.layers for part in (layer.self_attn, layer.mlp)]
+    plain = all(type(each) is nn.Linear for part in own for name, each in part.named_children() if "proj" in name)
     return plain and stack.rotary_emb.rope_type in FIXED_ROTATIONS
 
 
@@ -38,7 +38,7 @@ class LlamaDecoder:
     def __init__(self, decoder: PreTrainedModel, batch: PaddedPrompts) -> None:
         stack: Any = decoder
         self._embedding: torch.Tensor = stack.embed_tokens.weight
-        self._norm = stack.norm
+        self._norm = RmsNorm(stack.norm)
         self._layers = [_Layer(layer, stack.config) for layer in stack.layers]
         self._rotations = _Rotations(stack.rotary_emb, self._embedding.new_empty(0))
         self._lengths, self._longest, self._padding = batch.lengths, batch.longest, batch.padding
@@ -66,7 +66,7 @@ class LlamaDecoder:
                 scaling=layer.scaling,
             )
             hidden = layer.output(hidden, found.permute(0, 3, 1, 2, 4).reshape(query.shape))
-        return rms_norm(hidden.view(queries, length, -1)[:, -1], self._norm)
+        return self._norm(hidden.view(queries, length, -1)[:, -1])
 
     def restart(self) -> None:
         """Nothing is written."""
@@ -92,7 +92,7 @@ class LlamaDecoder:
                 window=layer.window,
             )
             hidden = layer.output(hidden, found)
-        return rms_norm(hidden, self._norm)
+        return self._norm(hidden)
 
 
 class _Layer:
@@ -100,7 +100,9 @@ class _Layer:
 
     def __init__(self, layer: Any, config: Any) -> None:
         attention = layer.self_attn
-        self._layer, self._out = layer, attention.o_proj
+        self._before, self._between = RmsNorm(layer.input_layernorm), RmsNorm(layer.post_attention_layernorm)
+        self._out, self._down = Joined([attention.o_proj]), Joined([layer.mlp.down_proj])
+        self._gate_and_up, self._activation = Joined([layer.mlp.gate_proj, layer.mlp.up_proj]), layer.mlp.act_fn
         self._joined = Joined([attention.q_proj, attention.k_proj, attention.v_proj])
         self._width = attention.head_dim
         self._key_heads = config.num_key_value_heads
@@ -114,7 +116,7 @@ class _Layer:
     ) -> tuple[torch.Tensor, torch.Tensor]:
         """Queries (rows, key heads, group, d), and the new keys and values (rows, 2, key heads, d)."""
         cos, sin = rotation
-        joined = self._joined(rms_norm(hidden, self._layer.input_layernorm))
+        joined = self._joined(self._before(hidden))
         parts = joined.view(len(hidden), -1, self._width)
         turning = self._heads + self._key_heads
         turned = parts[:, :turning]  # queries and keys: values have no position
@@ -124,8 +126,9 @@ class _Layer:
 
     def output(self, hidden: torch.Tensor, found: torch.Tensor) -> torch.Tensor:
         """`found`: (rows, key heads, group, d)."""
-        hidden = hidden + functional.linear(found.reshape(len(hidden), -1), self._out.weight, self._out.bias)
-        return hidden + self._layer.mlp(rms_norm(hidden, self._layer.post_attention_layernorm))
+        hidden = hidden + self._out(found.reshape(len(hidden), -1))
+        gate, up = self._gate_and_up(self._between(hidden)).chunk(2, dim=-1)
+        return hidden + self._down(self._activation(gate) * up)
 
 
 def _causal(length: int, window: int | None, device: torch.device) -> torch.Tensor:

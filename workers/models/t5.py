@@ -12,7 +12,7 @@ from transformers import PreTrainedModel
 from transformers.models.t5.modeling_t5 import T5Attention
 
 from workers.models.attention import Prompt, RowGroups, Written, attend_prompt, attend_within, attend_written
-from workers.models.layers import Joined, rms_norm
+from workers.models.layers import Joined, RmsNorm
 from workers.models.prompts import PaddedPrompts
 
 
@@ -23,7 +23,7 @@ class T5Decoder:
         stack: Any = model.get_decoder()
         encoded = _encode(model.get_encoder(), batch)
         self._embedding: torch.Tensor = stack.embed_tokens.weight
-        self._norm = stack.final_layer_norm
+        self._norm = RmsNorm(stack.final_layer_norm)
         self._layers = [_Layer(block) for block in stack.block]
         self._distances = _Distances(stack.block[0].layer[0].SelfAttention)
         self._padding = batch.padding
@@ -48,40 +48,56 @@ class T5Decoder:
             key, value = self._written.append(number, parents, new)
             hidden = layer.own.output(hidden, attend_written(query, key, value, bias))
             found = attend_prompt(layer.cross_query(hidden), self.prompts[number], self._padding, groups)
-            hidden = _feed_forward(layer.last, _project_out(hidden, found, layer.cross.EncDecAttention))
-        return rms_norm(hidden, self._norm)
+            hidden = layer.feed_forward(layer.cross_output(hidden, found))
+        return self._norm(hidden)
 
 
 class _Own:
     """A self-attention sublayer; `hidden` is (rows, width) everywhere."""
 
     def __init__(self, sublayer: Any) -> None:
-        self._norm, self._attention = sublayer.layer_norm, sublayer.SelfAttention
-        self._joined = Joined([self._attention.q, self._attention.k, self._attention.v])
+        attention = sublayer.SelfAttention
+        self._norm, self._heads = RmsNorm(sublayer.layer_norm), attention.n_heads
+        self._joined, self._out = Joined([attention.q, attention.k, attention.v]), Joined([attention.o])
 
     def project(self, hidden: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         """Queries (rows, heads, 1, d), and keys and values (rows, 2, heads, d)."""
-        joined = self._joined(rms_norm(hidden, self._norm))
-        parts = joined.view(len(hidden), 3, self._attention.n_heads, -1)
+        joined = self._joined(self._norm(hidden))
+        parts = joined.view(len(hidden), 3, self._heads, -1)
         return parts[:, 0, :, None], parts[:, 1:]
 
     def output(self, hidden: torch.Tensor, found: torch.Tensor) -> torch.Tensor:
         """`found`: (rows, heads, 1, d)."""
-        return _project_out(hidden, found, self._attention)
+        return _project_out(hidden, found, self._out)
 
 
 class _Layer:
     """One block of the decoder."""
 
     def __init__(self, block: Any) -> None:
-        own, self.cross, self.last = block.layer
-        self.own = _Own(own)
+        own, cross, last = block.layer
+        attention = cross.EncDecAttention
+        self.own, self.feed_forward = _Own(own), _FeedForward(last)
+        self._norm, self._heads = RmsNorm(cross.layer_norm), attention.n_heads
+        self._query, self._out = Joined([attention.q]), Joined([attention.o])
 
     def cross_query(self, hidden: torch.Tensor) -> torch.Tensor:
         """(rows, heads, 1, d) of (rows, width)."""
-        attention = self.cross.EncDecAttention
-        query = functional.linear(rms_norm(hidden, self.cross.layer_norm), attention.q.weight)
-        return query.view(len(hidden), attention.n_heads, 1, -1)
+        return self._query(self._norm(hidden)).view(len(hidden), self._heads, 1, -1)
+
+    def cross_output(self, hidden: torch.Tensor, found: torch.Tensor) -> torch.Tensor:
+        """`found`: (rows, heads, 1, d)."""
+        return _project_out(hidden, found, self._out)
+
+
+class _FeedForward:
+    """The last sublayer, gated or not."""
+
+    def __init__(self, sublayer: Any) -> None:
+        self._norm, self._dense = RmsNorm(sublayer.layer_norm), sublayer.DenseReluDense
+
+    def __call__(self, hidden: torch.Tensor) -> torch.Tensor:
+        return _limited(hidden + self._dense(self._norm(hidden)))
 
 
 def _encode(encoder: Any, batch: PaddedPrompts) -> torch.Tensor:
@@ -101,8 +117,9 @@ def _encode(encoder: Any, batch: PaddedPrompts) -> torch.Tensor:
             padding=batch.padding,
             scaling=1.0,
         )
-        hidden = _feed_forward(block.layer[1], own.output(hidden, found.permute(0, 3, 1, 2, 4).reshape(query.shape)))
-    return rms_norm(hidden, encoder.final_layer_norm).view(queries, length, -1)
+        hidden = own.output(hidden, found.permute(0, 3, 1, 2, 4).reshape(query.shape))
+        hidden = _FeedForward(block.layer[1])(hidden)
+    return RmsNorm(encoder.final_layer_norm)(hidden).view(queries, length, -1)
 
 
 def _cross_prompt(attention: Any, encoded: torch.Tensor) -> Prompt:
@@ -112,14 +129,9 @@ def _cross_prompt(attention: Any, encoded: torch.Tensor) -> Prompt:
     return Prompt(keys, values)
 
 
-def _project_out(hidden: torch.Tensor, found: torch.Tensor, attention: Any) -> torch.Tensor:
+def _project_out(hidden: torch.Tensor, found: torch.Tensor, out: Joined) -> torch.Tensor:
     """Add what attention found, (rows, heads, 1, d), to (rows, width)."""
-    return _limited(hidden + functional.linear(found.reshape(len(hidden), -1), attention.o.weight))
-
-
-def _feed_forward(sublayer: Any, hidden: torch.Tensor) -> torch.Tensor:
-    """The last sublayer, gated or not."""
-    return _limited(hidden + sublayer.DenseReluDense(rms_norm(hidden, sublayer.layer_norm)))
+    return _limited(hidden + out(found.reshape(len(hidden), -1)))
 
 
 class _Distances:
