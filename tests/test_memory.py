@@ -66,7 +66,7 @@ def test_the_largest_batch_fits_and_the_next_does_not(family: str) -> None:
 
 def test_the_limit_on_a_cpu_is_one_number() -> None:
     if not torch.cuda.is_available():
-        assert search_limit() == CPU_LIMIT == 512 * 2**20
+        assert search_limit() == CPU_LIMIT == 128 * 2**20
 
 
 def test_freed_memory_is_reused_and_not_counted_as_the_next_peak() -> None:

@@ -10,7 +10,7 @@ from workers.decoding.evidence import EvidenceScorer, RowsOfDocuments, gather_ro
 from workers.decoding.view import View
 from workers.identifiers.sets import IdentifierSet
 from workers.models.likelihood import identifier_log_probs
-from workers.models.sessions import Session
+from workers.models.sessions import ScoringSession
 from workers.ragged import Ragged
 
 Ranking = tuple[np.ndarray, np.ndarray]
@@ -29,7 +29,7 @@ class Identifiers:
 
 
 def rerank(
-    ids: IdentifierSet, identifiers: Identifiers, sessions: Sequence[Session | None], rankings: Sequence[Ranking]
+    ids: IdentifierSet, identifiers: Identifiers, sessions: Sequence[ScoringSession | None], rankings: Sequence[Ranking]
 ) -> tuple[list[Ranking], list[np.ndarray | None]]:
     """The rankings with the documents that have an identifier in `identifiers` first, by its likelihood.
 

@@ -23,7 +23,7 @@ from workers.flops import inference_flops
 from workers.identifiers.sets import IdentifierSet
 from workers.memory import SearchMemory, reuse_freed_memory, search_limit
 from workers.models import build
-from workers.models.sessions import Session, open_session
+from workers.models.sessions import ScoringSession, open_session
 from workers.reranking import Ranking
 from workers.settings import Budget, EvaluationSettings
 from workers.tokenized import TokenizedCorpus
@@ -151,7 +151,7 @@ def _answer(
     """The ranking of each query of a batch, and its FLOPs, float64 (queries,)."""
     shape, lengths = build.shape_of(loaded.model), loaded.prompt_lengths(batch)
     flops = np.zeros(len(batch))
-    sessions: list[Session | None] = [None] * len(loaded.ids.views)
+    sessions: list[ScoringSession | None] = [None] * len(loaded.ids.views)
     candidates: list[Candidates | None] = [None] * len(loaded.ids.views)
     for number in searched(loaded.ids, budget):
         sessions[number] = session = _open(loaded, loaded.ids.views[number], batch)
@@ -168,13 +168,18 @@ def _answer(
     return ranked, flops
 
 
-def _open(loaded: Loaded, view: View, batch: np.ndarray) -> Session:
+def _open(loaded: Loaded, view: View, batch: np.ndarray) -> ScoringSession:
     ends = np.full(len(batch), loaded.end if view.marker is None else view.marker)
     return open_session(loaded.model, loaded.tokenized.queries, batch, ends, loaded.query_length)
 
 
 def _write(
-    loaded: Loaded, settings: EvaluationSettings, budget: Budget, number: int, session: Session, batch: np.ndarray
+    loaded: Loaded,
+    settings: EvaluationSettings,
+    budget: Budget,
+    number: int,
+    session: ScoringSession,
+    batch: np.ndarray,
 ) -> SearchResult:
     """Search in one view, or sample from it."""
     view = loaded.ids.views[number]

@@ -3,21 +3,14 @@
 A step writes one token a row. Its scores on the prompt are one matrix product a query, in which the query's rows
 stand where the positions of a longer input would; its scores on what the row has written itself are the row's own.
 One softmax runs over both.
-
-Hugging Face's attention modules call `shared_attention` by the name it is registered under, so every model
-that goes through their attention interface is served.
 """
 
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 import torch
-from transformers import AttentionInterface, Cache, PreTrainedModel
 
-NAME = "gridlaw_shared_prompt"
+from workers.memory import VALUES_TOGETHER
 
 
 class RowGroups:
@@ -29,6 +22,7 @@ class RowGroups:
     def __init__(self, query_of_row: np.ndarray, queries: int, device: torch.device) -> None:
         counts = np.bincount(query_of_row, minlength=queries)
         self.queries = queries
+        self.query_of_row = torch.from_numpy(query_of_row).to(device, non_blocking=True)
         self.most = int(counts.max(initial=0))
         self._row_of_slot: torch.Tensor | None = None
         self._slot_of_row: torch.Tensor | None = None
@@ -39,6 +33,11 @@ class RowGroups:
             row[slot] = np.arange(len(slot))
             self._row_of_slot = torch.from_numpy(row).to(device, non_blocking=True)
             self._slot_of_row = torch.from_numpy(slot).to(device, non_blocking=True)
+
+    @classmethod
+    def one_each(cls, queries: int, device: torch.device) -> "RowGroups":
+        """One row a query."""
+        return cls(np.arange(queries), queries, device)
 
     def pack(self, rows: torch.Tensor) -> torch.Tensor:
         """(rows, heads, group, n) -> (queries, heads, most x group, n)."""
@@ -56,86 +55,114 @@ class RowGroups:
         return slots if self._slot_of_row is None else slots.index_select(0, self._slot_of_row)
 
 
-@dataclass
-class SharedPrompt:
-    """What the attention of a step needs beside its own tensors."""
+@dataclass(frozen=True)
+class Prompt:
+    """Of one layer, a batch of queries: each tensor (queries, key heads, prompt length, d)."""
 
-    padding: torch.Tensor | None
-    """float32 (queries, 1, 1, prompt length): -inf where a query's prompt is padding; None where none is."""
-    cache: Cache | None
-    """Keys and values of a decoder-only model's prompts; an encoder-decoder's come as those of its cross-attention."""
-    groups: RowGroups
+    keys: torch.Tensor
+    values: torch.Tensor
 
 
-@contextmanager
-def shared_prompts(decoder: PreTrainedModel) -> Iterator[None]:
-    """Within it the decoder's attention is `shared_attention`; then what it was before."""
-    config: Any = decoder.config
-    before = config._attn_implementation
-    config._attn_implementation = NAME
-    try:
-        yield
-    finally:
-        config._attn_implementation = before
-
-
-def shared_attention(
-    module: Any,
+def attend_within(
     query: torch.Tensor,
-    key: torch.Tensor,
-    value: torch.Tensor,
-    attention_mask: torch.Tensor | None,
+    prompt: Prompt,
     *,
-    shared: SharedPrompt,
+    bias: torch.Tensor | None,
+    padding: torch.Tensor | None,
     scaling: float,
-    position_bias: torch.Tensor | None = None,
-    sliding_window: int | None = None,
-    softcap: float | None = None,
-    s_aux: torch.Tensor | None = None,
-    **_: Any,
-) -> tuple[torch.Tensor, None]:
-    """One new token a row: `query` (rows, heads, 1, d) -> (rows, 1, heads, d).
-
-    `key` and `value` are (rows, key heads, written, d) in self-attention, and (queries, heads, prompt length, d) in
-    cross-attention. Raises NotImplementedError for models that cap their scores or have attention sinks.
-    """
-    if softcap is not None or s_aux is not None:
-        raise NotImplementedError("models with capped attention scores or attention sinks are not supported")
-    rows, heads, _one, width = query.shape
-    grouped = query.view(rows, key.shape[1], heads // key.shape[1], width)
-    if shared.cache is not None:
-        layer: Any = shared.cache.layers[module.layer_idx]
-        out = _prompt_and_written(grouped, layer.keys, layer.values, key, value, shared, scaling, sliding_window)
-    elif module.is_causal:
-        scores = _row_scores(grouped, key) * scaling
-        if position_bias is not None:
-            scores = scores + position_bias.float()
-        out = _row_values(torch.softmax(scores, dim=-1).to(value.dtype), value)
-    else:
-        out = _prompt_only(grouped, key, value, shared, scaling)
-    return out.view(rows, 1, heads, width), None
-
-
-def _prompt_only(
-    query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, shared: SharedPrompt, scaling: float
 ) -> torch.Tensor:
-    scores = (shared.groups.pack(query) @ key.transpose(2, 3)).float() * scaling
-    if shared.padding is not None:
-        scores += shared.padding
-    return shared.groups.unpack(torch.softmax(scores, dim=-1).to(value.dtype) @ value, query.shape[2])
+    """All positions of prompts on each other: (queries, key heads, group, length, d), as `query` is.
+
+    `bias`: float32, broadcast to (queries, key heads, group, length, length); a finite one, however low, keeps
+    positions that see only padding from becoming nan. `padding` as for `attend_prompt`. Scores are made for a few
+    queries at a time: all of them would be the largest tensor of all.
+    """
+    _, heads, group, length, width = query.shape
+    step = max(1, VALUES_TOGETHER[query.device.type] // max(1, heads * group * length * length))
+    out = torch.empty_like(query)
+    for begin in range(0, len(query), step):
+        part = slice(begin, begin + step)
+        flat = query[part].reshape(-1, heads, group * length, width)
+        scores = (flat @ prompt.keys[part].transpose(2, 3)).float().view(-1, heads, group, length, length)
+        scores *= scaling
+        if bias is not None:
+            scores += bias
+        if padding is not None:
+            scores += padding[part, :, None]
+        weights = torch.softmax(scores, dim=-1).to(query.dtype).view(-1, heads, group * length, length)
+        out[part] = (weights @ prompt.values[part]).view(-1, heads, group, length, width)
+    return out
 
 
-def _prompt_and_written(
+class Written:
+    """Keys and values of what the rows have written, a tensor a layer: (written, 2, rows, key heads, d).
+
+    Time comes first, so that a step copies each old row to its place and writes the new one behind it without a
+    second copy. Tensors are never changed once made: what was there before stays valid for who holds it.
+    """
+
+    def __init__(self, layers: int) -> None:
+        self._layers: list[torch.Tensor | None] = [None] * layers
+
+    def append(self, layer: int, parents: torch.Tensor, new: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        """Rows become those of `parents`, int64 (rows,), with `new` behind them: (rows, 2, key heads, d).
+
+        Returns keys and values, (rows, key heads, written, d).
+        """
+        old, new = self._layers[layer], new.transpose(0, 1)
+        before = 0 if old is None else len(old)
+        joined = new.new_empty((before + 1, *new.shape))
+        if old is not None:
+            torch.index_select(old, 2, parents, out=joined[:before])
+        joined[before] = new
+        self._layers[layer] = joined
+        both = joined.permute(1, 2, 3, 0, 4)
+        return both[0], both[1]
+
+    def copy(self) -> "Written":
+        """One that goes its own way from here."""
+        copied = Written(0)
+        copied._layers = list(self._layers)
+        return copied
+
+
+def attend_written(
+    query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, bias: torch.Tensor | None
+) -> torch.Tensor:
+    """`query` (rows, heads, 1, d) on (rows, heads, written, d), like T5 without scaling; float32 `bias` is added."""
+    scores = (query @ key.transpose(2, 3)).float()
+    if bias is not None:
+        scores = scores + bias
+    return torch.softmax(scores, dim=-1).to(value.dtype) @ value
+
+
+def attend_prompt(query: torch.Tensor, prompt: Prompt, padding: torch.Tensor | None, groups: RowGroups) -> torch.Tensor:
+    """`query` (rows, heads, 1, d) on its query's prompt, like T5 without scaling.
+
+    `padding`: float32 (queries, 1, 1, prompt length), -inf where a query's prompt is padding; None where none is.
+    """
+    scores = (groups.pack(query) @ prompt.keys.transpose(2, 3)).float()
+    if padding is not None:
+        scores += padding
+    return groups.unpack(torch.softmax(scores, dim=-1).to(prompt.values.dtype) @ prompt.values, query.shape[2])
+
+
+def attend_prompt_and_written(
     query: torch.Tensor,
-    prompt_key: torch.Tensor,
-    prompt_value: torch.Tensor,
+    prompt: Prompt,
     key: torch.Tensor,
     value: torch.Tensor,
-    shared: SharedPrompt,
+    *,
+    padding: torch.Tensor | None,
+    groups: RowGroups,
     scaling: float,
     window: int | None,
 ) -> torch.Tensor:
-    groups, group, padding = shared.groups, query.shape[2], shared.padding
+    """`query` (rows, key heads, group, d) on its query's prompt and on (rows, key heads, written, d).
+
+    `padding` as for `attend_prompt`. Of keys more than `window` back nothing is seen.
+    """
+    prompt_key, prompt_value, group = prompt.keys, prompt.values, query.shape[2]
     if window is not None:
         # Prompts are padded on the left, so the newest `window` keys are the same columns for every row.
         hidden = max(0, prompt_key.shape[2] + key.shape[2] - window)
@@ -146,20 +173,7 @@ def _prompt_and_written(
     on_prompt = (groups.pack(query) @ prompt_key.transpose(2, 3)).float()
     if padding is not None:
         on_prompt += padding
-    scores = torch.cat([groups.unpack(on_prompt, group), _row_scores(query, key)], dim=-1)
+    scores = torch.cat([groups.unpack(on_prompt, group), (query @ key.transpose(2, 3)).float()], dim=-1)
     weights = torch.softmax(scores * scaling, dim=-1).to(value.dtype)
-    prompt, written = weights.split([prompt_key.shape[2], key.shape[2]], dim=-1)
-    return groups.unpack(groups.pack(prompt) @ prompt_value, group) + _row_values(written, value)
-
-
-def _row_scores(query: torch.Tensor, key: torch.Tensor) -> torch.Tensor:
-    """(rows, heads, group, d) on (rows, heads, written, d): float32 (rows, heads, group, written)."""
-    return (query @ key.transpose(2, 3)).float()
-
-
-def _row_values(weights: torch.Tensor, value: torch.Tensor) -> torch.Tensor:
-    """(rows, heads, group, written) of (rows, heads, written, d): (rows, heads, group, d)."""
-    return weights @ value
-
-
-AttentionInterface.register(NAME, shared_attention)
+    prompt_weights, written = weights.split([prompt_key.shape[2], key.shape[2]], dim=-1)
+    return groups.unpack(groups.pack(prompt_weights) @ prompt_value, group) + written @ value

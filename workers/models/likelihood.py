@@ -9,7 +9,7 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 
-from workers.models.sessions import Session
+from workers.models.sessions import ScoringSession
 from workers.ragged import Ragged
 
 
@@ -23,7 +23,7 @@ class Likelihoods:
     """int64 (queries, passes): rows of each query that went through the model in each pass."""
 
 
-def identifier_log_probs(session: Session, owner: np.ndarray, targets: Ragged) -> Likelihoods:
+def identifier_log_probs(session: ScoringSession, owner: np.ndarray, targets: Ragged) -> Likelihoods:
     """Score `targets[i]` given query `owner[i]` of a session that has just begun or was restarted.
 
     An empty target has log-probability 0.
@@ -33,14 +33,14 @@ def identifier_log_probs(session: Session, owner: np.ndarray, targets: Ragged) -
     going = np.flatnonzero(lengths > 0)
     node = np.asarray(owner, dtype=np.int64)[going]
     query_of_node = np.arange(queries)
-    log_probs, device = session.first, session.first.device
+    token = _tokens_at(targets, going, 0)
+    device = session.first.device
+    found = session.first[tuple(torch.from_numpy(each).to(device) for each in (node, token))]
     sums = torch.zeros(len(targets), dtype=torch.float64, device=device)
     rows = [np.ones(queries, dtype=np.int64)]
     depth = 0
     while len(going):
-        token = targets.values[targets.offsets[going] + depth].astype(np.int64)
-        at, row, column = (torch.from_numpy(each).to(device, non_blocking=True) for each in (going, node, token))
-        sums.index_add_(0, at, log_probs[row, column].double())
+        sums.index_add_(0, torch.from_numpy(going).to(device, non_blocking=True), found.double())
         depth += 1
         on = lengths[going] > depth
         going = going[on]
@@ -50,9 +50,15 @@ def identifier_log_probs(session: Session, owner: np.ndarray, targets: Ragged) -
         edges, node = np.unique(node[on] * vocabulary + token[on], return_inverse=True)
         parents, tokens = np.divmod(edges, vocabulary)
         query_of_node = query_of_node[parents]
-        log_probs = session.advance(torch.from_numpy(parents), torch.from_numpy(tokens))
+        token = _tokens_at(targets, going, depth)
+        found = session.score(torch.from_numpy(parents), torch.from_numpy(tokens), node, token)
         rows.append(np.bincount(query_of_node, minlength=queries))
     return Likelihoods(log_probs=sums.cpu().numpy(), rows=np.stack(rows, axis=1))
+
+
+def _tokens_at(targets: Ragged, which: np.ndarray, depth: int) -> np.ndarray:
+    """int64 (which,): the token of each at `depth`."""
+    return targets.values[targets.offsets[which] + depth].astype(np.int64)
 
 
 def first_alike(targets: Ragged) -> np.ndarray:

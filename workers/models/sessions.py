@@ -8,13 +8,15 @@ from typing import Any, Protocol
 
 import numpy as np
 import torch
-from transformers import Cache, DynamicCache, EncoderDecoderCache, PreTrainedModel
-from transformers.cache_utils import DynamicLayer
+from transformers import PreTrainedModel
 
-from workers.memory import HEAD_VALUES
-from workers.models.attention import RowGroups, SharedPrompt, shared_prompts
+from workers.memory import VALUES_TOGETHER
+from workers.models.any_decoder import AnyDecoder
+from workers.models.attention import Prompt, RowGroups
+from workers.models.llama import LlamaDecoder, is_like_llama
 from workers.models.logits import token_logits
-from workers.models.prompts import prompts
+from workers.models.prompts import PaddedPrompts, prompts
+from workers.models.t5 import T5Decoder
 from workers.ragged import Ragged
 
 
@@ -38,61 +40,115 @@ class Session(Protocol):
         ...
 
 
-def open_session(model: PreTrainedModel, queries: Ragged, rows: np.ndarray, ends: np.ndarray, longest: int) -> Session:
+class ScoringSession(Session, Protocol):
+    """One that can also be asked for single log-probabilities."""
+
+    def score(self, parents: torch.Tensor, tokens: torch.Tensor, rows: np.ndarray, wanted: np.ndarray) -> torch.Tensor:
+        """Advance, and give only the log-probability of token `wanted[i]` behind new row `rows[i]`: float32 (asked,).
+
+        `rows` and `wanted` are int64 (asked,). The whole table is never made, which would not fit into a CPU's cache.
+        """
+        ...
+
+
+def open_session(
+    model: PreTrainedModel, queries: Ragged, rows: np.ndarray, ends: np.ndarray, longest: int
+) -> ScoringSession:
     """Encode (T5) or prefill (decoder-only) the given queries, cut to `longest` tokens; `ends[i]` is put behind the
     i-th of them."""
-    kind = EncoderDecoderSession if model.config.is_encoder_decoder else DecoderSession
-    return kind(model, prompts(queries, rows, ends, longest))
+    return ModelSession(model, prompts(queries, rows, ends, longest))
 
 
-class WrittenLayer(DynamicLayer):
-    """One layer's keys and values of what the rows have written."""
+class Decoder(Protocol):
+    """The incremental step of a model over its prompts, which it holds."""
 
-    def batch_select_indices(self, indices: torch.Tensor) -> None:
-        """As the base class', which indexes a good deal slower on a CPU."""
-        if self.keys is not None and self.values is not None:
-            self.keys = self.keys.index_select(0, indices)
-            self.values = self.values.index_select(0, indices)
+    prompts: list[Prompt]
+    """A layer each."""
+    first: torch.Tensor
+    """(queries, width): the state from which each query's first token follows."""
+
+    def step(self, tokens: torch.Tensor, parents: torch.Tensor, groups: RowGroups) -> torch.Tensor:
+        """Row i is row `parents[i]` with `tokens[i]` behind it, both int64 (rows,): its last state, (rows, width)."""
+        ...
+
+    def restart(self) -> None:
+        """Nothing is written."""
+        ...
 
 
-class _Rows:
-    """What both kinds of session share: which query a row belongs to, and log-probabilities from hidden states."""
+def _decoder(model: PreTrainedModel, queries: Ragged) -> Decoder:
+    """Encode or prefill."""
+    if model.config.is_encoder_decoder:
+        return T5Decoder(model, PaddedPrompts(queries, left=False, device=model.device))
+    batch = PaddedPrompts(queries, left=True, device=model.device)
+    stack: Any = model.get_decoder()
+    return (LlamaDecoder if is_like_llama(stack) else AnyDecoder)(stack, batch)
 
-    def __init__(self, model: PreTrainedModel, queries: Ragged, left: bool) -> None:
-        self.model = model
-        self.decoder: Any = model.get_decoder()
-        device: torch.device = model.device
-        self.device = device
-        self.queries = len(queries)
-        self.tokens = torch.from_numpy(queries.padded(np.arange(len(queries)), fill=0, left=left)).to(device)
-        lengths, width = queries.lengths, self.tokens.shape[1]
-        column = np.arange(width)[::-1] if left else np.arange(width)
-        inside = torch.from_numpy(column < lengths[:, None]).to(device)
-        self.mask = inside.long()
-        padding = torch.zeros(inside.shape, device=device).masked_fill_(~inside, -torch.inf)[:, None, None]
-        self.padding = None if (lengths == width).all() else padding
-        self.cache_of_written: Any = Cache(layer_class_to_replicate=WrittenLayer)
+
+class ModelSession:
+    """The session of a real model: which query a row belongs to, and log-probabilities from hidden states."""
+
+    @torch.inference_mode()
+    def __init__(self, model: PreTrainedModel, queries: Ragged) -> None:
+        self.model, self.device, self.queries = model, model.device, len(queries)
         self.query_of_row = np.arange(self.queries)
         self.buffer = torch.empty(0)
+        self.decoder = _decoder(model, queries)
+        self.first = self._log_probs(
+            self.decoder.first, torch.empty(self.queries, self._vocabulary(), device=self.device)
+        )
 
-    def _select(self, parents: torch.Tensor, each: int | None) -> RowGroups:
-        """Reorder what is written, and group the new rows."""
+    @torch.inference_mode()
+    def advance(self, parents: torch.Tensor, tokens: torch.Tensor, each: int | None = None) -> torch.Tensor:
+        """As `Session.advance`."""
+        self._follow(parents, each)
+        room = self._room(len(tokens))
+        return self._log_probs(self._step(parents, tokens), room) if len(tokens) else room
+
+    @torch.inference_mode()
+    def score(self, parents: torch.Tensor, tokens: torch.Tensor, rows: np.ndarray, wanted: np.ndarray) -> torch.Tensor:
+        """As `ScoringSession.score`."""
+        self._follow(parents, None)
+        hidden, step = self._step(parents, tokens), self._rows_together()
+        block = self._room(min(step, len(hidden)))
+        order = np.argsort(rows, kind="stable")
+        begins = np.searchsorted(rows[order], np.arange(0, len(hidden) + step, step))
+        asked, row, column = (torch.from_numpy(each).to(self.device) for each in (order, rows[order], wanted[order]))
+        found = torch.empty(len(rows), device=self.device)
+        for number, begin in enumerate(range(0, len(hidden), step)):
+            part = slice(*begins[number : number + 2].tolist())
+            here = hidden[begin : begin + step]
+            log_probs = self._log_probs(here, block[: len(here)])
+            found[asked[part]] = log_probs[row[part] - begin, column[part]]
+        return found
+
+    def restart(self) -> None:
+        """As `Session.restart`."""
+        self.query_of_row = np.arange(self.queries)
+        self.decoder.restart()
+
+    def _follow(self, parents: torch.Tensor, each: int | None) -> None:
+        """Say on the host which query each new row belongs to."""
         if each is not None:
             self.query_of_row = np.repeat(np.arange(self.queries), each)
-            self.cache_of_written.batch_select_indices(parents.to(self.device, non_blocking=True))
-            return RowGroups(self.query_of_row, self.queries, self.device)
-        chosen = parents.cpu().numpy()
-        identity = np.array_equal(chosen, np.arange(len(self.query_of_row)))
-        self.query_of_row = self.query_of_row[chosen]
-        if (np.diff(self.query_of_row) < 0).any():
+            return
+        query = self.query_of_row[parents.cpu().numpy()]
+        if (query[1:] < query[:-1]).any():
             raise ValueError("rows must stay in the order of their queries")
-        if not identity:
-            self.cache_of_written.batch_select_indices(parents.to(self.device, non_blocking=True))
-        return RowGroups(self.query_of_row, self.queries, self.device)
+        self.query_of_row = query
+
+    def _step(self, parents: torch.Tensor, tokens: torch.Tensor) -> torch.Tensor:
+        """(rows, width): the last states of the rows that `_follow` was told of."""
+        groups = RowGroups(self.query_of_row, self.queries, self.device)
+        tokens, parents = tokens.to(self.device, non_blocking=True), parents.to(self.device, non_blocking=True)
+        return self.decoder.step(tokens, parents, groups)
+
+    def _rows_together(self) -> int:
+        return max(1, VALUES_TOGETHER[self.device.type] // self._vocabulary())
 
     def _log_probs(self, hidden: torch.Tensor, out: torch.Tensor) -> torch.Tensor:
         """(rows, width) -> `out`, (rows, vocabulary). All logits at once would cost a second such table."""
-        step = max(1, HEAD_VALUES[self.device.type] // out.shape[1])
+        step = self._rows_together()
         for begin in range(0, len(hidden), step):
             logits = token_logits(self.model, hidden[begin : begin + step])
             torch.log_softmax(logits, dim=-1, dtype=torch.float32, out=out[begin : begin + step])
@@ -109,87 +165,3 @@ class _Rows:
     def _vocabulary(self) -> int:
         head: Any = self.model.get_output_embeddings()
         return head.weight.shape[0]
-
-
-class EncoderDecoderSession(_Rows):
-    """T5: the encoder runs once a query, and so do the keys and values of cross-attention."""
-
-    @torch.inference_mode()
-    def __init__(self, model: PreTrainedModel, queries: Ragged) -> None:
-        super().__init__(model, queries, left=False)
-        encoder: Any = model.get_encoder()
-        self.encoded = encoder(input_ids=self.tokens, attention_mask=self.mask).last_hidden_state
-        self.cross = DynamicCache()
-        start = torch.full((self.queries,), model.config.decoder_start_token_id, device=self.device)
-        hidden = self._decode(start, RowGroups(self.query_of_row, self.queries, self.device))
-        self.first = self._log_probs(hidden, torch.empty(self.queries, self._vocabulary(), device=self.device))
-        self.started = [(layer.keys, layer.values) for layer in self.cache_of_written.layers]
-
-    @torch.inference_mode()
-    def advance(self, parents: torch.Tensor, tokens: torch.Tensor, each: int | None = None) -> torch.Tensor:
-        groups = self._select(parents, each)
-        if not len(tokens):
-            return self._room(0)
-        hidden = self._decode(tokens.to(self.device, non_blocking=True), groups)
-        return self._log_probs(hidden, self._room(len(tokens)))
-
-    @torch.inference_mode()
-    def restart(self) -> None:
-        self.query_of_row = np.arange(self.queries)
-        self.cache_of_written = Cache(layer_class_to_replicate=WrittenLayer)
-        for number, (keys, values) in enumerate(self.started):
-            self.cache_of_written.update(keys, values, number)
-
-    def _decode(self, tokens: torch.Tensor, groups: RowGroups) -> torch.Tensor:
-        """(rows,) -> (rows, width). Of `encoded` nothing but its presence counts once cross-attention has run."""
-        with shared_prompts(self.decoder):
-            output = self.decoder(
-                input_ids=tokens[:, None],
-                encoder_hidden_states=self.encoded,
-                past_key_values=EncoderDecoderCache(self.cache_of_written, self.cross),
-                use_cache=True,
-                shared=SharedPrompt(padding=self.padding, cache=None, groups=groups),
-            )
-        return output.last_hidden_state[:, 0]
-
-
-class DecoderSession(_Rows):
-    """Decoder-only: the prompt is prefilled once a query, padded on the left; positions leave the padding out."""
-
-    @torch.inference_mode()
-    def __init__(self, model: PreTrainedModel, queries: Ragged) -> None:
-        super().__init__(model, queries, left=True)
-        self.lengths = queries.lengths
-        self.written = 0
-        self.prompt = DynamicCache()  # without the config: a layer with a window would keep only its end
-        output = self.decoder(
-            input_ids=self.tokens,
-            attention_mask=self.mask,
-            position_ids=(self.mask.cumsum(1) - 1).clamp(min=0),
-            past_key_values=self.prompt,
-            use_cache=True,
-        )
-        hidden = output.last_hidden_state[:, -1]
-        self.first = self._log_probs(hidden, torch.empty(self.queries, self._vocabulary(), device=self.device))
-
-    @torch.inference_mode()
-    def advance(self, parents: torch.Tensor, tokens: torch.Tensor, each: int | None = None) -> torch.Tensor:
-        groups = self._select(parents, each)
-        if not len(tokens):
-            return self._room(0)
-        positions = torch.from_numpy(self.lengths[self.query_of_row] + self.written)
-        self.written += 1
-        with shared_prompts(self.decoder):
-            output = self.decoder(
-                input_ids=tokens.to(self.device, non_blocking=True)[:, None],
-                position_ids=positions.to(self.device, non_blocking=True)[:, None],
-                past_key_values=self.cache_of_written,
-                use_cache=True,
-                shared=SharedPrompt(padding=self.padding, cache=self.prompt, groups=groups),
-            )
-        return self._log_probs(output.last_hidden_state[:, 0], self._room(len(tokens)))
-
-    def restart(self) -> None:
-        self.query_of_row = np.arange(self.queries)
-        self.cache_of_written = Cache(layer_class_to_replicate=WrittenLayer)
-        self.written = 0
