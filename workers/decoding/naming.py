@@ -30,7 +30,7 @@ def rank_named(
             entries = np.flatnonzero((found.query == query) & found.ended(most))
             lo, hi = found.lo[entries], found.hi[entries]
             # Documents that one state alone can name are all alike below it, and no more than `depth` can be ranked.
-            few = depth if searched == 1 and view.one_row_each else None
+            few = depth if searched == 1 and view.most_rows <= 1 else None
             named, owner = _named(view, lo, hi, few, rng)
             documents.append(named)
             scores.append(found.score[entries][owner])

@@ -24,9 +24,9 @@ class View:
     """Longest identifier in tokens."""
 
     @cached_property
-    def one_row_each(self) -> bool:
-        """Whether no document has two rows."""
-        return len(np.unique(self.documents)) == len(self.documents)
+    def most_rows(self) -> int:
+        """Rows of the document that has the most."""
+        return int(np.unique(self.documents, return_counts=True)[1].max(initial=0))
 
     def save(self, folder: Path) -> None:
         """The index in a folder, the rest beside it."""
