@@ -21,9 +21,11 @@ Ngram = tuple[int, ...]
 class Texts:
     """The rows of one view as lists, and n-grams of theirs with log-probabilities; all that the plain rule reads."""
 
-    def __init__(self, rows: list[list[int]], documents: list[int], shard_tokens: int) -> None:
-        self.rows, self.documents = rows, documents
-        index = build_index(Ragged.of(rows), VOCABULARY, "suffixes", shard_tokens)
+    def __init__(
+        self, rows: list[list[int]], documents: list[int], shard_tokens: int, vocabulary: int = VOCABULARY
+    ) -> None:
+        self.rows, self.documents, self.boundary = rows, documents, vocabulary
+        index = build_index(Ragged.of(rows), vocabulary, "suffixes", shard_tokens)
         self.view = View(
             name="body", index=index, documents=np.array(documents, dtype=np.int32), marker=None, max_length=9
         )
@@ -36,7 +38,7 @@ class Texts:
             for at in range(len(tokens) - len(ngram) + 1)
             if tuple(tokens[at : at + len(ngram)]) == ngram
         ]
-        text = [token for row in self.rows for token in (*row, VOCABULARY)]
+        text = [token for row in self.rows for token in (*row, self.boundary)]
         starts = np.cumsum([0] + [len(row) + 1 for row in self.rows])
         shard = [int(np.searchsorted(self.view.index.first_rows, row, side="right")) for row in range(len(self.rows))]
         ends = [int(starts[self.view.index.first_rows[shard[row]]]) for row in range(len(self.rows))]
