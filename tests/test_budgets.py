@@ -46,7 +46,7 @@ every_budget = pytest.mark.parametrize(("kind", "budget"), CASES, ids=map(budget
 
 @pytest.fixture
 def search(trained: Trainer, tmp_path: Path) -> Callable[..., tuple[dict, Run]]:
-    """Through the worker function: metrics, and the run file."""
+    """Through the worker function: metrics, and the run file, which lacks queries for which nothing was found."""
 
     def searched(kind: str, budget: dict, **given) -> tuple[dict, Run]:
         out = tmp_path / str(len(list(tmp_path.iterdir())))
@@ -63,7 +63,9 @@ def test_documents_are_real_distinct_and_ranked(search, trained: Trainer, kind: 
     metrics, run = search(kind, budget)
     loaded = load(trained, kind)
     known = {document.docid for document in loaded.corpus.documents}
-    assert set(run) == {query.qid for query in loaded.corpus.split("test")}
+    queries = {query.qid for query in loaded.corpus.split("test")}
+    assert set(run) <= queries
+    assert len(run) > 0.8 * len(queries)
     for ranking in run.values():
         docids = [docid for docid, _ in ranking]
         assert set(docids) <= known
@@ -177,7 +179,8 @@ def test_views_add_up(search, trained: Trainer) -> None:
         assert metrics["max_new_tokens"] == view.max_length
     assert len({metrics["infer_flops_per_query"] for metrics, _ in alone.values()}) == 3
     for qid, ranking in run.items():
-        assert {docid for docid, _ in ranking} == {docid for _, each in alone.values() for docid, _ in each[qid]}
+        named = {docid for _, each in alone.values() for docid, _ in each.get(qid, [])}
+        assert {docid for docid, _ in ranking} == named
 
 
 @pytest.mark.parametrize("kind", list(MODELS))
