@@ -94,3 +94,40 @@ def finished_steps(tmp_path_factory: pytest.TempPathFactory) -> Steps:
         ngram=step("ngram", lambda out: prepare_identifiers(ngram, **texts, out=out)),
         codebook=step("codebook", lambda out: prepare_identifiers(codebook, **texts, out=out)),
     )
+
+
+Trainer = Callable[[str, str], dict[str, Path]]
+"""From a family and a kind of identifiers to the folders that evaluation takes."""
+
+
+@pytest.fixture(scope="session")
+def trained(finished_steps: Steps, tmp_path_factory: pytest.TempPathFactory) -> Trainer:
+    """Trains a tiny model on some kind of identifiers of the small corpus, once for all tests that ask for it."""
+    from test_identifier_kinds import SETTINGS
+
+    from workers import training
+    from workers.identifiers import prepare
+    from workers.settings import IdentifiersJob, ModelSettings, TrainingSettings, TrainJob
+
+    done: dict[tuple[str, str], dict[str, Path]] = {}
+    sets = {"ngram": finished_steps.ngram, "codebook": finished_steps.codebook}
+    texts = {"corpus": finished_steps.corpus, "tokenizer": finished_steps.tokenizer}
+
+    def folders(family: str, kind: str) -> dict[str, Path]:
+        if kind not in sets:
+            sets[kind] = tmp_path_factory.mktemp(kind)
+            prepare(IdentifiersJob(identifiers=SETTINGS[kind], seed=0), **texts, out=sets[kind])
+        if (family, kind) not in done:
+            out = tmp_path_factory.mktemp("train")
+            job = TrainJob(
+                model=ModelSettings(family=family, size={"t5": "29k", "llama": "24k"}[family]),
+                training=TrainingSettings(learning_rate=1e-2, epochs=20, batch=16),
+                pairs=370,
+                seed=0,
+            )
+            given = {"tokenizer": texts["tokenizer"], "identifiers": sets[kind]}
+            training.train(job, **given, embeddings=finished_steps.embeddings, out=out)
+            done[family, kind] = {**texts, "identifiers": sets[kind], "train": out}
+        return done[family, kind]
+
+    return folders

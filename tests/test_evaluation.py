@@ -8,9 +8,11 @@ import ir_measures
 import numpy as np
 import pyarrow.parquet as pq
 import pytest
-from conftest import Steps
+import torch
+from conftest import Steps, Trainer
+from test_identifier_kinds import build as prepared
 
-from workers import evaluation, retrieval, training
+from workers import evaluation, retrieval
 from workers.cgl import Contest, contest_losses, draw_contests
 from workers.corpus.documents import load
 from workers.errors import BadInput
@@ -24,49 +26,44 @@ from workers.settings import (
     ModelSettings,
     ScoreJob,
     SearchJob,
-    TrainingSettings,
-    TrainJob,
 )
 
 EVALUATION = EvaluationSettings(negatives=10, bootstrap=200)
 
 
 @pytest.fixture(scope="module", params=["t5-ngram", "llama-codebook"])
-def trained(request: pytest.FixtureRequest, finished_steps: Steps, tmp_path_factory: pytest.TempPathFactory):
-    family, identifiers = request.param.split("-")
-    out = tmp_path_factory.mktemp("train")
-    job = TrainJob(
-        model=ModelSettings(family=family, size={"t5": "29k", "llama": "24k"}[family]),
-        training=TrainingSettings(learning_rate=1e-2, epochs=20, batch=16),
-        pairs=370,
-        seed=0,
-    )
-    folders = {"tokenizer": finished_steps.tokenizer, "identifiers": getattr(finished_steps, identifiers)}
-    training.train(job, **folders, embeddings=finished_steps.embeddings, out=out)
-    return {"corpus": finished_steps.corpus, **folders, "train": out}
+def folders(request: pytest.FixtureRequest, trained: Trainer) -> dict[str, Path]:
+    return trained(*request.param.split("-"))
 
 
-def search(trained, out: Path, beams: int) -> dict:
+@pytest.fixture(scope="module")
+def kinds(finished_steps: Steps, tmp_path_factory: pytest.TempPathFactory) -> dict[str, IdentifierSet]:
+    """One set with codes and one with several views."""
+    multiview = prepared(finished_steps, tmp_path_factory.mktemp("kinds") / "multiview", "multiview")
+    return {"codebook": IdentifierSet.load(finished_steps.codebook), "multiview": multiview}
+
+
+def search(folders, out: Path, beams: int) -> dict:
     out.mkdir()
-    evaluation.search(SearchJob(evaluation=EVALUATION, budget=Budget(beams=beams)), **trained, out=out)
+    evaluation.search(SearchJob(evaluation=EVALUATION, budget=Budget(beams=beams)), **folders, out=out)
     return json.loads((out / "metrics.json").read_text())
 
 
-def test_search_finds_documents_and_repeats(trained, tmp_path: Path) -> None:
-    narrow, wide = search(trained, tmp_path / "1", 1), search(trained, tmp_path / "8", 8)
+def test_search_finds_documents_and_repeats(folders, tmp_path: Path) -> None:
+    narrow, wide = search(folders, tmp_path / "1", 1), search(folders, tmp_path / "8", 8)
     assert wide["hit@10"] > 10 / 48 + 0.1, "better than chance"
     assert wide["hit@10"] >= narrow["hit@10"]
     assert wide["hit@10_lo"] <= wide["hit@10"] <= wide["hit@10_hi"]
     assert wide["infer_flops_per_query"] > narrow["infer_flops_per_query"]
-    again = search(trained, tmp_path / "again", 8)
+    again = search(folders, tmp_path / "again", 8)
     assert {k: v for k, v in again.items() if "@" in k} == {k: v for k, v in wide.items() if "@" in k}
     assert (tmp_path / "again" / "run.trec").read_bytes() == (tmp_path / "8" / "run.trec").read_bytes()
 
 
-def test_the_run_file_gives_the_stored_metrics(trained, tmp_path: Path) -> None:
+def test_the_run_file_gives_the_stored_metrics(folders, tmp_path: Path) -> None:
     """Read back by trec_eval's rules, ties and all."""
-    metrics = search(trained, tmp_path / "out", 8)
-    queries = load(trained["corpus"]).split("test")
+    metrics = search(folders, tmp_path / "out", 8)
+    queries = load(folders["corpus"]).split("test")
     qrels = [ir_measures.Qrel(query.qid, docid, 1) for query in queries for docid in query.docids]
     measures = {"hit@1": ir_measures.Success @ 1, "hit@10": ir_measures.Success @ 10, "ndcg@10": ir_measures.nDCG @ 10}
     run = list(ir_measures.read_trec_run(str(tmp_path / "out" / "run.trec")))
@@ -75,16 +72,16 @@ def test_the_run_file_gives_the_stored_metrics(trained, tmp_path: Path) -> None:
         assert values[measure] == pytest.approx(metrics[name])
 
 
-def test_query_rows_agree_with_the_metrics(trained, tmp_path: Path) -> None:
-    metrics = search(trained, tmp_path / "out", 8)
+def test_query_rows_agree_with_the_metrics(folders, tmp_path: Path) -> None:
+    metrics = search(folders, tmp_path / "out", 8)
     rows = pq.read_table(tmp_path / "out" / "queries.parquet").to_pylist()
-    assert len(rows) == metrics["n_queries"] == len(load(trained["corpus"]).split("test"))
+    assert len(rows) == metrics["n_queries"] == len(load(folders["corpus"]).split("test"))
     hit = np.mean([row["rank"] is not None and row["rank"] <= 10 for row in rows])
     assert hit == pytest.approx(metrics["hit@10"])
 
 
-def test_batches_do_not_change_the_ranking(trained, tmp_path: Path) -> None:
-    loaded = retrieval.load_trained(*(trained[name] for name in ("corpus", "tokenizer", "identifiers", "train")))
+def test_batches_do_not_change_the_ranking(folders, tmp_path: Path) -> None:
+    loaded = retrieval.load_trained(*(folders[name] for name in ("corpus", "tokenizer", "identifiers", "train")))
     one, many = (
         retrieval.retrieve(loaded, EVALUATION.model_copy(update={"batch": batch}), Budget(beams=4)).run
         for batch in (1, 16)
@@ -93,11 +90,11 @@ def test_batches_do_not_change_the_ranking(trained, tmp_path: Path) -> None:
         assert dict(ranking) == pytest.approx(dict(many[qid]), rel=1e-3)
 
 
-def test_score_beats_chance_and_repeats(trained, tmp_path: Path) -> None:
+def test_score_beats_chance_and_repeats(folders, tmp_path: Path) -> None:
     results = []
     for name in ("a", "b"):
         (tmp_path / name).mkdir()
-        evaluation.score(ScoreJob(evaluation=EVALUATION), **trained, out=tmp_path / name)
+        evaluation.score(ScoreJob(evaluation=EVALUATION), **folders, out=tmp_path / name)
         results.append(json.loads((tmp_path / name / "metrics.json").read_text()))
     first, second = ({k: v for k, v in result.items() if k != "eval_seconds"} for result in results)
     assert first == second
@@ -109,21 +106,29 @@ def test_score_beats_chance_and_repeats(trained, tmp_path: Path) -> None:
     assert published.mean() == pytest.approx(first["cgl_published"])
 
 
+@pytest.mark.parametrize("kind", ["codebook", "multiview"])
 @pytest.mark.parametrize("mean_nll", [True, False])
 @pytest.mark.parametrize("family", ["t5", "llama"])
-def test_cgl_equals_its_definition(finished_steps: Steps, family: str, mean_nll: bool) -> None:
-    """One forward pass a (query, identifier) pair, and the formulas written out: the oracle."""
-    ids = IdentifierSet.load(finished_steps.codebook)
+def test_cgl_equals_its_definition(
+    finished_steps: Steps, kinds: dict[str, IdentifierSet], family: str, mean_nll: bool, kind: str
+) -> None:
+    """One forward pass a (query, identifier) pair, with its view's marker, and the formulas written out: the oracle."""
+    ids = kinds[kind]
     model = build(ModelSettings(family=family, size={"t5": "7k", "llama": "6k"}[family]), ids.vocabulary, 0, 0).eval()
     held_out = ids.held_out
     queries = np.unique(held_out.source)[:4]
     contests = draw_contests(held_out, queries, 6, seed=1)
     ids = IdentifierSet(**{**ids.__dict__, "mean_nll": mean_nll})
     losses = contest_losses(model, ids, contests, end=1, longest=64)
+    meant = np.concatenate([np.append(contest.right, contest.negatives) for contest in contests])
+    assert set(held_out.view[meant].tolist()) == set(range(len(ids.views)))
 
     def nll(query: int, row: int, mean: bool) -> float:
-        inputs = pair_tensors(held_out.sources, np.array([query]), held_out.target, np.array([row]), np.array([1]), 64)
-        value = float(PairLoss(model)(*inputs))
+        marker = ids.views[held_out.view[row]].marker
+        ends = np.array([1 if marker is None else marker])
+        inputs = pair_tensors(held_out.sources, np.array([query]), held_out.target, np.array([row]), ends, 64)
+        with torch.inference_mode():
+            value = float(PairLoss(model)(*inputs))
         return value if mean else value * len(held_out.target[row])
 
     for place, contest in enumerate(contests):

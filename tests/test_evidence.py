@@ -21,9 +21,11 @@ Ngram = tuple[int, ...]
 class Texts:
     """The rows of one view as lists, and n-grams of theirs with log-probabilities; all that the plain rule reads."""
 
-    def __init__(self, rows: list[list[int]], documents: list[int], shard_tokens: int) -> None:
-        self.rows, self.documents = rows, documents
-        index = build_index(Ragged.of(rows), VOCABULARY, "suffixes", shard_tokens)
+    def __init__(
+        self, rows: list[list[int]], documents: list[int], shard_tokens: int, vocabulary: int = VOCABULARY
+    ) -> None:
+        self.rows, self.documents, self.boundary = rows, documents, vocabulary
+        index = build_index(Ragged.of(rows), vocabulary, "suffixes", shard_tokens)
         self.view = View(
             name="body", index=index, documents=np.array(documents, dtype=np.int32), marker=None, max_length=9
         )
@@ -36,7 +38,7 @@ class Texts:
             for at in range(len(tokens) - len(ngram) + 1)
             if tuple(tokens[at : at + len(ngram)]) == ngram
         ]
-        text = [token for row in self.rows for token in (*row, VOCABULARY)]
+        text = [token for row in self.rows for token in (*row, self.boundary)]
         starts = np.cumsum([0] + [len(row) + 1 for row in self.rows])
         shard = [int(np.searchsorted(self.view.index.first_rows, row, side="right")) for row in range(len(self.rows))]
         ends = [int(starts[self.view.index.first_rows[shard[row]]]) for row in range(len(self.rows))]
@@ -151,8 +153,8 @@ def case_strategy(draw):
 
 
 @settings(max_examples=300, deadline=None)
-@given(case_strategy(), st.sampled_from([1500, 2, 1]), st.sampled_from([1500, 2, 1]))
-def test_equals_the_plain_rule(case, rare, fully) -> None:
+@given(case_strategy(), st.sampled_from([1500, 2, 1]), st.sampled_from([1500, 2, 1]), st.sampled_from([100, 2, 1]))
+def test_equals_the_plain_rule(case, rare, fully, depth) -> None:
     documents, texts, log_probs = case
     scorer = EvidenceScorer([text.view for text in texts], documents)
     with pytest.MonkeyPatch.context() as patch:
@@ -160,10 +162,11 @@ def test_equals_the_plain_rule(case, rare, fully) -> None:
         patch.setattr(module, "FULLY_SCORED", fully)
         for _ in range(2):  # a scorer forgets the query before
             candidates = [text.candidates(each, 3) for text, each in zip(texts, log_probs, strict=True)]
-            ranked, scores = scorer.rank(candidates, 3, 100, np.random.default_rng(0))
+            ranked, scores = scorer.rank(candidates, 3, depth, np.random.default_rng(0))
             expected = reference(texts, log_probs, rare, fully)
-            assert dict(zip(ranked.tolist(), scores.tolist(), strict=True)) == pytest.approx(expected)
-            assert sorted(scores, reverse=True) == list(scores)
+            assert scores.tolist() == pytest.approx(sorted(expected.values(), reverse=True)[:depth])
+            assert scores.tolist() == pytest.approx([expected[document] for document in ranked.tolist()])
+            assert len(set(ranked.tolist())) == len(ranked)
             assert (ranked.dtype, scores.dtype) == (np.int64, np.float64)
 
 

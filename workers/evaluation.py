@@ -15,7 +15,7 @@ from results.store import write_json
 from workers import ranking
 from workers.cgl import contest_losses, draw_contests
 from workers.memory import peak_bytes, start_peak
-from workers.retrieval import load_trained, new_tokens, retrieve
+from workers.retrieval import load_trained, new_tokens, retrieve, searched
 from workers.settings import ScoreJob, SearchJob
 
 
@@ -58,7 +58,9 @@ def search(job: SearchJob, *, corpus: Path, tokenizer: Path, identifiers: Path, 
     qrels = {query.qid: set(query.docids) for query in queries}
     metrics: dict[str, Any] = {
         "beams": job.budget.beams,
-        "max_new_tokens": max(new_tokens(job.budget, view) for view in loaded.ids.views),
+        "max_new_tokens": max(
+            new_tokens(job.budget, loaded.ids.views[number]) for number in searched(loaded.ids, job.budget)
+        ),
         "batch": answers.batch,
         "n_queries": len(queries),
         "infer_flops_per_query": float(answers.flops.mean()),

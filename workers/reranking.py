@@ -95,7 +95,13 @@ def whole_identifiers(
                 query.append(np.full(len(rows), place))
     found = np.concatenate(view)
     tokens = gather_rows([each.index for each in views], found, np.concatenate(row))
-    return Identifiers(query=np.concatenate(query), document=np.concatenate(document), view=found, tokens=tokens)
+    named = np.flatnonzero(tokens.lengths > 0)  # an empty row is no identifier, and would be certain
+    return Identifiers(
+        query=np.concatenate(query)[named],
+        document=np.concatenate(document)[named],
+        view=found[named],
+        tokens=tokens.take(named),
+    )
 
 
 def evident_spans(

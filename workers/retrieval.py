@@ -124,15 +124,19 @@ def batch_size(loaded: Loaded, settings: EvaluationSettings, budget: Budget) -> 
     """Queries that are decoded together: as asked for, else as many as memory allows by the formula."""
     if settings.batch is not None:
         return settings.batch
+    views = [loaded.ids.views[number] for number in searched(loaded.ids, budget)]
     memory = SearchMemory(
         shape=build.shape_of(loaded.model),
         prompt=int(loaded.prompt_lengths(loaded.queries(settings.split)).max(initial=1)),
-        new_tokens=max(new_tokens(budget, view) for view in loaded.ids.views),
+        new_tokens=max(new_tokens(budget, view) if budget.rerank is None else view.max_length for view in views),
         value_bytes=loaded.model.dtype.itemsize,
     )
     limit = search_limit() if settings.memory_mb is None else settings.memory_mb * 2**20
-    rows = max(budget.beams or 0, budget.samples or 0, budget.rerank or 0)
-    return memory.queries(rows, limit // len(searched(loaded.ids, budget)))
+    rows = max(budget.beams or 0, budget.samples or 0)
+    if budget.rerank is not None:
+        each = 1 if loaded.ids.ranks_by == "evidence" else max(view.most_rows for view in views)
+        rows = max(rows, budget.rerank * each)
+    return memory.queries(rows, limit // len(views))
 
 
 def searched(ids: IdentifierSet, budget: Budget) -> list[int]:

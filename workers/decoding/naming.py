@@ -23,11 +23,15 @@ def rank_named(
     off at their view's `most_tokens`: such a prefix counts in full for all documents below it, as an identifier does
     for all that share it. Ties are broken at random by `rng`. `candidates`: one a view, None for one not searched.
     """
+    searched = sum(found is not None for found in candidates)
     documents, scores = [np.empty(0, dtype=np.int64)], [np.empty(0)]
     for view, found, most in zip(views, candidates, most_tokens, strict=True):
         if found is not None:
             entries = np.flatnonzero((found.query == query) & found.ended(most))
-            named, owner = _named(view, found.lo[entries], found.hi[entries], depth, rng)
+            lo, hi = found.lo[entries], found.hi[entries]
+            # Documents that one state alone can name are all alike below it, and no more than `depth` can be ranked.
+            few = depth if searched == 1 and view.most_rows <= 1 else None
+            named, owner = _named(view, lo, hi, few, rng)
             documents.append(named)
             scores.append(found.score[entries][owner])
     distinct, owner = np.unique(np.concatenate(documents), return_inverse=True)
@@ -38,22 +42,24 @@ def rank_named(
 
 
 def _named(
-    view: View, lo: np.ndarray, hi: np.ndarray, depth: int, rng: np.random.Generator
+    view: View, lo: np.ndarray, hi: np.ndarray, few: int | None, rng: np.random.Generator
 ) -> tuple[np.ndarray, np.ndarray]:
     """Documents below each state, (states, shards), and which state names each; no document twice by one state.
 
-    Of a state with more than `depth` rows so many are drawn: no more could be ranked.
+    Of a state with more than `few` rows so many are drawn.
     """
     documents, owners = [np.empty(0, dtype=np.int64)], [np.empty(0, dtype=np.int64)]
-    wide = np.flatnonzero((hi - lo).sum(axis=1) > depth)
-    narrow = np.setdiff1d(np.arange(len(lo)), wide)
+    rows = (hi - lo).sum(axis=1)
+    wide = rows > (rows.max(initial=0) if few is None else few)
+    narrow = np.flatnonzero(~wide)
     for number, (shard, first_row) in enumerate(zip(view.index.shards, view.index.first_rows, strict=False)):
         ranks, owner = concatenated_ranges(lo[narrow, number], (hi - lo)[narrow, number])
         documents.append(view.documents[shard.row_of(shard.order[ranks]) + first_row].astype(np.int64))
         owners.append(narrow[owner])
-    for state in wide:
-        rows = view.index.some_rows(lo[state], hi[state], rng.choice((hi - lo)[state].sum(), depth, replace=False))
-        documents.append(view.documents[rows].astype(np.int64))
-        owners.append(np.full(depth, state))
-    pairs = np.unique(np.stack([np.concatenate(owners), np.concatenate(documents)]), axis=1)
-    return pairs[1], pairs[0]
+    for state in np.flatnonzero(wide):
+        drawn = view.index.some_rows(lo[state], hi[state], rng.choice(rows[state], few, replace=False))
+        documents.append(view.documents[drawn].astype(np.int64))
+        owners.append(np.full(len(drawn), state))
+    span = int(view.documents.max(initial=0)) + 1
+    owner, document = np.divmod(np.unique(np.concatenate(owners) * span + np.concatenate(documents)), span)
+    return document, owner

@@ -11,8 +11,14 @@ PAIRS = 1 << 16
 """Entries of a table that most places in a text, which begin no n-gram, are recognised by; fits a core's cache."""
 
 
+POSITION_BITS = 40
+"""A match is one number, n-gram x 2^40 + position, so that sorting puts matches in the order of the rule."""
+BLOCK = 64
+"""Positions whose row is looked up together."""
+
+
 class Ngrams(NamedTuple):
-    """N-grams as loops see them, sorted by view and then by their tokens. A tuple, because numba knows these."""
+    """N-grams as loops see them, in the order of the rule: by falling weight. A tuple, because numba knows these."""
 
     tokens: np.ndarray
     """int32 (n-grams, longest): -1 behind an n-gram's end."""
@@ -24,10 +30,6 @@ class Ngrams(NamedTuple):
     """int64 (n-grams,)."""
     weight: np.ndarray
     """float64 (n-grams,)."""
-    by_weight: np.ndarray
-    """int64 (n-grams,): a permutation that sorts them by falling weight, equal ones as they are."""
-    place: np.ndarray
-    """int64 (n-grams,): where each is in `by_weight`."""
 
 
 @numba.njit(cache=True)
@@ -37,6 +39,29 @@ def ascends(values: np.ndarray) -> bool:
     while place < len(values) and values[place] >= values[place - 1]:
         place += 1
     return place >= len(values)
+
+
+@numba.njit(cache=True)
+def rows_of_blocks(row_starts: np.ndarray) -> np.ndarray:
+    """int32 (blocks,): the row that the first position of each BLOCK positions of a shard lies in."""
+    rows = np.empty((np.int64(row_starts[-1]) + BLOCK - 1) // BLOCK, dtype=np.int32)
+    row = 0
+    for block in range(len(rows)):
+        while row_starts[row + 1] <= block * BLOCK:
+            row += 1
+        rows[block] = row
+    return rows
+
+
+@numba.njit(cache=True)
+def prefixes(
+    tokens: np.ndarray, order: np.ndarray, lo: np.ndarray, length: np.ndarray, row: np.ndarray, out: np.ndarray
+) -> None:
+    """Write to `out[row[i]]` the `length[i]` tokens that the state with `lo[i]` in a shard stands for, -1 behind."""
+    for state in range(len(lo)):
+        start = np.int64(order[lo[state]])
+        for place in range(out.shape[1]):
+            out[row[state], place] = np.int32(tokens[start + place]) if place < length[state] else np.int32(-1)
 
 
 @numba.njit(cache=True)
@@ -101,6 +126,7 @@ def locate(
     intervals: tuple[np.ndarray, ...],
     order: np.ndarray,
     row_starts: np.ndarray,
+    row_of_block: np.ndarray,
     documents: np.ndarray,
     before: int,
     document: np.ndarray,
@@ -108,23 +134,19 @@ def locate(
 ) -> None:
     """Write document and first position of all occurrences in intervals of one shard.
 
-    `intervals`: lo, hi, and where in `document` and `start` to write. `documents`: those of the shard's rows.
-    `before`: added to positions.
+    `intervals`: lo, hi, and where in `document` and `start` to write. `row_of_block`: as of `rows_of_blocks`.
+    `documents`: those of the shard's rows. `before`: added to positions.
     """
     lo, hi, target = intervals
     for n in range(len(lo)):
         for entry in range(lo[n], hi[n]):
-            position = order[entry]
-            low, high = 0, len(row_starts) - 1
-            while high - low > 1:
-                middle = (low + high) // 2
-                if row_starts[middle] <= position:
-                    low = middle
-                else:
-                    high = middle
+            position = np.int64(order[entry])
+            row = row_of_block[position // BLOCK]
+            while row_starts[row + 1] <= position:
+                row += 1
             to = target[n] + entry - lo[n]
-            document[to] = documents[low]
-            start[to] = before + np.int64(position)
+            document[to] = documents[row]
+            start[to] = before + position
 
 
 @numba.njit(cache=True)
@@ -156,59 +178,105 @@ def group_by_document(document: np.ndarray, place: np.ndarray) -> tuple[np.ndarr
 
 
 @numba.njit(cache=True)
-def score_found(
-    ngrams: Ngrams, group_ends: np.ndarray, ngram: np.ndarray, start: np.ndarray, seen: np.ndarray
-) -> np.ndarray:
-    """First stage: each document's score by its group of hits, in their order. `seen`: zeros, one a token."""
-    scores = np.zeros(len(group_ends), dtype=np.float64)
-    largest, begin = 0, 0
-    for end in group_ends:
-        largest = max(largest, end - begin)
-        begin = end
-    begins = np.empty(largest, dtype=np.int64)
-    ends = np.empty(largest, dtype=np.int64)
+def most_possible(ngrams: Ngrams, group_ends: np.ndarray, ngram: np.ndarray) -> np.ndarray:
+    """float64 (groups,): the sum of the weights of each group's n-grams, which no score by them is above.
+
+    Nor is it for rounding: sums are in the order of the rule, and adding floats is monotone.
+    """
+    bounds = np.zeros(len(group_ends), dtype=np.float64)
     begin = 0
     for group in range(len(group_ends)):
-        taken, counted = 0, -1
+        counted = -1
         for hit in range(begin, group_ends[group]):
-            n = ngram[hit]
-            if not _take(begins, ends, taken, start[hit], start[hit] + ngrams.length[n]):
-                continue
-            taken += 1
-            if n != counted:
-                counted = n
-                scores[group] += _discounted(ngrams, n, seen, group + 1)
+            if ngram[hit] != counted:
+                counted = ngram[hit]
+                bounds[group] += ngrams.weight[counted]
         begin = group_ends[group]
+    return bounds
+
+
+@numba.njit(cache=True)
+def score_groups(
+    ngrams: Ngrams,
+    groups: np.ndarray,
+    group_ends: np.ndarray,
+    ngram: np.ndarray,
+    start: np.ndarray,
+    further: np.ndarray,
+    further_ends: np.ndarray,
+    rearranged: bool,
+    seen: np.ndarray,
+) -> np.ndarray:
+    """Score of each document by its group of hits and by further matches. `groups`: of each document.
+
+    `further`: matches, and `further_ends`: where those of each document end. The matches of an n-gram are taken as the
+    hits are, or from left to right where they are `rearranged`. `seen`: zeros, one a token.
+    """
+    scores = np.zeros(len(groups), dtype=np.float64)
+    matches = np.empty(len(ngram) + len(further), dtype=np.int64)  # more than one document's, and not touched there
+    begins, ends = np.empty_like(matches), np.empty_like(matches)
+    begin_further = 0
+    for document in range(len(groups)):
+        begin = group_ends[groups[document] - 1] if groups[document] > 0 else 0
+        count = 0
+        for hit in range(begin, group_ends[groups[document]]):
+            matches[count] = (ngram[hit] << POSITION_BITS) + start[hit]
+            count += 1
+        for match in further[begin_further : further_ends[document]]:
+            matches[count] = match
+            count += 1
+        begin_further = further_ends[document]
+        if rearranged and not ascends(matches[:count]):
+            matches[:count].sort()
+        scores[document] = _greedy(ngrams, matches[:count], begins, ends, seen, document + 1)
     return scores
 
 
 @numba.njit(cache=True)
-def by_first_token(view: np.ndarray, tokens: np.ndarray, views: int, vocabulary: int) -> tuple[np.ndarray, np.ndarray]:
-    """Where the n-grams of a view that start with a token begin and end: int32 (views, vocabulary) each."""
-    begins = np.zeros((views, vocabulary), dtype=np.int32)
-    ends = np.zeros((views, vocabulary), dtype=np.int32)
-    for n in range(len(view)):
-        if ends[view[n], tokens[n, 0]] == 0:
-            begins[view[n], tokens[n, 0]] = n
-        ends[view[n], tokens[n, 0]] = n + 1
+def _greedy(
+    ngrams: Ngrams, matches: np.ndarray, begins: np.ndarray, ends: np.ndarray, seen: np.ndarray, stamp: int
+) -> float:
+    """Score of one document by its matches, which are taken in this order. `begins` and `ends`: room for as many."""
+    score = 0.0
+    taken, counted = 0, -1
+    for match in matches:
+        n, position = match >> POSITION_BITS, match & ((1 << POSITION_BITS) - 1)
+        if not _take(begins, ends, taken, position, position + ngrams.length[n]):
+            continue
+        taken += 1
+        if n != counted:
+            counted = n
+            score += _discounted(ngrams, n, seen, stamp)
+    return score
+
+
+@numba.njit(cache=True)
+def by_first_token(tokens: np.ndarray, vocabulary: int) -> tuple[np.ndarray, np.ndarray]:
+    """Where those of the sorted n-grams that start with a token begin and end: int32 (vocabulary,) each."""
+    begins = np.zeros(vocabulary, dtype=np.int32)
+    ends = np.zeros(vocabulary, dtype=np.int32)
+    for n in range(len(tokens)):
+        if ends[tokens[n, 0]] == 0:
+            begins[tokens[n, 0]] = n
+        ends[tokens[n, 0]] = n + 1
     return begins, ends
 
 
 @numba.njit(cache=True)
 def _pair(token: int, following: int) -> int:
     """A place in a table of PAIRS entries for two tokens; different pairs may share one."""
-    return (token * 40503 + following) & (PAIRS - 1)
+    return int((np.int64(token) * 40503 + np.int64(following)) & (PAIRS - 1))
 
 
 @numba.njit(cache=True)
-def beginnings(view: np.ndarray, tokens: np.ndarray, views: int) -> np.ndarray:
-    """Whether any n-gram of a view may begin with two tokens, by their `_pair`: bool (views, PAIRS)."""
-    table = np.zeros((views, PAIRS), dtype=np.bool_)
-    for n in range(len(view)):
+def beginnings(tokens: np.ndarray) -> np.ndarray:
+    """Whether any n-gram may begin with two tokens, by their `_pair`: bool (PAIRS,)."""
+    table = np.zeros(PAIRS, dtype=np.bool_)
+    for n in range(len(tokens)):
         if tokens.shape[1] > 1 and tokens[n, 1] >= 0:
-            table[view[n], _pair(tokens[n, 0], tokens[n, 1])] = True
+            table[_pair(tokens[n, 0], tokens[n, 1])] = True
         else:
-            table[view[n]] = True
+            table[:] = True
     return table
 
 
@@ -225,8 +293,10 @@ def _bound(column: np.ndarray, low: int, high: int, token: int) -> int:
 
 
 @numba.njit(cache=True)
-def _match(ngrams: Ngrams, low: int, high: int, text: np.ndarray, out: np.ndarray) -> int:
-    """Places by weight of the n-grams that begin `text`, out of [low, high), which share their first token.
+def _match(
+    ngrams: Ngrams, chosen: np.ndarray, tokens: np.ndarray, low: int, high: int, text: np.ndarray, out: np.ndarray
+) -> int:
+    """N-grams that begin `text`, out of `chosen[low:high]`, which share their first token. `tokens`: of the chosen.
 
     One of less weight than a shorter one is left out: wherever that one is not taken, this one overlaps too.
     """
@@ -234,84 +304,56 @@ def _match(ngrams: Ngrams, low: int, high: int, text: np.ndarray, out: np.ndarra
     best = len(ngrams.length)
     depth = 1
     while low < high:
-        while low < high and ngrams.length[low] == depth:
-            if ngrams.place[low] < best:
-                best = ngrams.place[low]
+        while low < high and ngrams.length[chosen[low]] == depth:
+            if chosen[low] < best:
+                best = chosen[low]
                 out[found] = best
                 found += 1
             low += 1
         if depth == len(text):
             break
-        low = _bound(ngrams.tokens[:, depth], low, high, text[depth])
-        high = _bound(ngrams.tokens[:, depth], low, high, text[depth] + 1)
+        low = _bound(tokens[:, depth], low, high, text[depth])
+        high = _bound(tokens[:, depth], low, high, text[depth] + 1)
         depth += 1
     return found
 
 
 @numba.njit(cache=True)
-def score_texts(
+def scan(
     ngrams: Ngrams,
-    values: np.ndarray,
-    offsets: np.ndarray,
-    view_of_row: np.ndarray,
-    rows_end: np.ndarray,
-    begins: np.ndarray,
-    ends: np.ndarray,
-    likely: np.ndarray,
-    seen: np.ndarray,
-) -> np.ndarray:
-    """Second stage: each document's score by all n-grams that occur in its rows.
+    chosen: np.ndarray,
+    tables: tuple[np.ndarray, np.ndarray, np.ndarray],
+    tokens: np.ndarray,
+    begin: np.ndarray,
+    end: np.ndarray,
+    before: int,
+) -> tuple[np.ndarray, np.ndarray]:
+    """Rows and matches, int64 each, of some n-grams in rows of a shard: row i is `tokens[begin[i]:end[i]]`.
 
-    Row r is `values[offsets[r]:offsets[r + 1]]`, document d has the rows from `rows_end[d - 1]` to `rows_end[d]`.
-    `begins` and `ends`: as of `by_first_token`. `likely`: as of `beginnings`. `seen`: zeros, one a token.
+    `chosen`: n-grams of one view, sorted by their tokens. `tables`: of them, as of `by_first_token` and `beginnings`.
+    `before`: added to positions.
     """
-    scores = np.zeros(len(rows_end), dtype=np.float64)
-    found_here = np.empty(len(ngrams.length), dtype=np.int64)
-    matches = np.empty(1024, dtype=np.int64)
-    first_row = 0
-    for document in range(len(rows_end)):
-        base = offsets[first_row]
-        span = offsets[rows_end[document]] - base
-        count = 0
-        for row in range(first_row, rows_end[document]):
-            view = view_of_row[row]
-            last = offsets[row + 1] - 1
-            for position in range(offsets[row], last + 1):
-                first, second = values[position], values[min(position + 1, last)]
-                if not likely[view, _pair(first, second)]:
-                    continue
-                text = values[position : last + 1]
-                found = _match(ngrams, begins[view, first], ends[view, first], text, found_here)
-                while count + found > len(matches):
-                    matches = np.concatenate((matches, np.empty_like(matches)))
-                for each in range(found):
-                    matches[count + each] = found_here[each] * span + position - base
-                count += found
-        # Sorted by falling weight, then from left to right.
-        in_order = np.sort(matches[:count])
-        scores[document] = _greedy(ngrams, in_order, span, seen, document + 1)
-        first_row = rows_end[document]
-    return scores
-
-
-@numba.njit(cache=True)
-def _greedy(ngrams: Ngrams, matches: np.ndarray, span: int, seen: np.ndarray, stamp: int) -> float:
-    """Score of one document. A match is `place by weight x span + position in the document`."""
-    score = 0.0
-    most = min(len(matches), span)
-    begins = np.empty(most, dtype=np.int64)
-    ends = np.empty(most, dtype=np.int64)
-    taken, counted = 0, -1
-    for match in matches:
-        place, position = match // span, match % span
-        n = ngrams.by_weight[place]
-        if not _take(begins, ends, taken, position, position + ngrams.length[n]):
-            continue
-        taken += 1
-        if n != counted:
-            counted = n
-            score += _discounted(ngrams, n, seen, stamp)
-    return score
+    begins, ends, likely = tables
+    chosen_tokens = ngrams.tokens[chosen]
+    here = np.empty(len(chosen), dtype=np.int64)
+    matches, rows = np.empty(256, dtype=np.int64), np.empty(256, dtype=np.int64)
+    count = 0
+    for row in range(len(begin)):
+        last = end[row] - 1
+        for position in range(begin[row], last + 1):
+            first = tokens[position]
+            if ends[first] == 0 or not likely[_pair(first, tokens[min(position + 1, last)])]:
+                continue
+            text = tokens[position : last + 1]
+            found = _match(ngrams, chosen, chosen_tokens, begins[first], ends[first], text, here)
+            while count + found > len(matches):
+                matches = np.concatenate((matches, np.empty_like(matches)))
+                rows = np.concatenate((rows, np.empty_like(rows)))
+            for each in range(found):
+                matches[count + each] = (here[each] << POSITION_BITS) + before + position
+                rows[count + each] = row
+            count += found
+    return rows[:count], matches[:count]
 
 
 @numba.njit(cache=True)
@@ -333,7 +375,7 @@ def weightiest_match(
     for document in range(len(rows_end)):
         row[document], start[document] = first, offsets[first]
         found = False
-        for n in ngrams.by_weight:
+        for n in range(len(ngrams.length)):
             for each in range(first, rows_end[document]):
                 if found or view_of_row[each] != view[n]:
                     continue

@@ -1,6 +1,7 @@
 """What a beam search may write: an index, and the documents that its rows belong to."""
 
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 
 import numpy as np
@@ -21,6 +22,11 @@ class View:
     """The token that ends a prompt which asks for this view; None where the model's own end does."""
     max_length: int
     """Longest identifier in tokens."""
+
+    @cached_property
+    def most_rows(self) -> int:
+        """Rows of the document that has the most."""
+        return int(np.unique(self.documents, return_counts=True)[1].max(initial=0))
 
     def save(self, folder: Path) -> None:
         """The index in a folder, the rest beside it."""
