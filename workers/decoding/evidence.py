@@ -262,12 +262,18 @@ def gather_rows(indexes: Sequence[Index], view: np.ndarray, row: np.ndarray) -> 
         for place, shard in enumerate(index.shards):
             here = mine[shard_of[mine] == place]
             local = row[here] - index.first_rows[place]
-            start[here] = shard.row_starts[local]
-            length[here] = shard.row_starts[local + 1].astype(np.int64) - start[here] - 1
+            if shard.by_columns:
+                start[here], length[here] = local, len(shard.base) - 1
+            else:
+                start[here] = shard.row_starts[local]
+                length[here] = shard.row_starts[local + 1].astype(np.int64) - start[here] - 1
     offsets = np.concatenate([[0], np.cumsum(length)])
     values = np.empty(offsets[-1], dtype=np.int32)
     for number, index in enumerate(indexes):
         for place, shard in enumerate(index.shards):
             here = np.flatnonzero((view == number) & (shard_of == place))
-            loops.copy_rows(shard.tokens, start[here], length[here], offsets[here], values)
+            if shard.by_columns:
+                values[offsets[here][:, None] + np.arange(len(shard.base) - 1)] = shard.row_tokens(start[here])
+            else:
+                loops.copy_rows(shard.tokens, start[here], length[here], offsets[here], values)
     return Ragged(values=values, offsets=offsets)

@@ -6,6 +6,9 @@ array) or the starts of rows. Everything that begins with a given prefix is then
 that interval is a beam's whole state, and `hi - lo` is how often the prefix occurs. Two shallow tables make the
 first two steps, where intervals are widest, independent of their width.
 
+Rows that all have one length and come sorted, as codes can, are stored by columns instead: entry r of the order is row
+r, so there is no order to store, and a column's tokens count from its smallest, mostly in one byte each.
+
 One suffix array holds up to `SHARD_TOKENS`; a larger corpus is cut into shards, and a state is an interval a shard.
 """
 
@@ -34,11 +37,15 @@ class Shard:
     """
 
     tokens: np.ndarray
-    """Rows with a boundary behind each: uint16 or uint32 (n,)."""
+    """Rows with a boundary behind each: uint16 or uint32 (n,). By columns, the tokens of all rows at depth 2, then
+    those at depth 3 and so on, less each depth's base; the shallow tables have the depths before."""
     order: np.ndarray
-    """Sorted positions: uint32 (m,). Positions of boundaries are left out."""
+    """Sorted positions: uint32 (m,). Positions of boundaries are left out. None by columns."""
     row_starts: np.ndarray
-    """uint32 (rows + 1,): where each row starts in `tokens`; the last entry is n."""
+    """uint32 (rows + 1,): where each row starts in `tokens`; the last entry is n. None by columns."""
+    base: np.ndarray
+    """uint32 (length of a row + 1,): by columns, what the tokens at each depth count from, in the tables too; the last
+    is the boundary. None otherwise."""
     first_token: np.ndarray
     """Tokens that a row or suffix starts with, ascending: (k,)."""
     first_lo: np.ndarray
@@ -49,6 +56,44 @@ class Shard:
     """uint32 (c + 1,): where the interval of each begins."""
     second_offsets: np.ndarray
     """uint32 (k + 1,): the group of each first token."""
+
+    @property
+    def by_columns(self) -> bool:
+        """Whether entries are rows and `tokens` their columns."""
+        return len(self.base) > 0
+
+    @property
+    def entries(self) -> int:
+        """Length of the sorted order."""
+        return int(self.first_lo[-1])
+
+    @property
+    def token_count(self) -> int:
+        """Tokens of all rows, without boundaries."""
+        return self.entries * (len(self.base) - 1) if self.by_columns else len(self.tokens) - len(self.row_starts) + 1
+
+    def tokens_behind(self, entries: np.ndarray, depth: int) -> np.ndarray:
+        """What stands `depth` tokens behind the beginning of entries of the order: int64."""
+        if not self.by_columns:
+            return self.tokens[self.order[entries].astype(np.int64) + depth].astype(np.int64)
+        if not len(entries):  # of any depth, that no row may have
+            return np.empty(0, dtype=np.int64)
+        if depth == len(self.base) - 1:
+            stored = np.zeros(len(entries), dtype=np.int64)
+        elif depth < 2:
+            token, lo = (self.first_token, self.first_lo) if depth == 0 else (self.second_token, self.second_lo)
+            stored = token[np.searchsorted(lo, entries.astype(np.uint32), side="right") - 1]
+        else:
+            stored = self.tokens[entries + (depth - 2) * self.entries]
+        return stored + np.int64(self.base[depth])
+
+    def row_tokens(self, rows: np.ndarray) -> np.ndarray:
+        """By columns: whole rows, counted from this shard's first, int64 (rows, length)."""
+        return np.stack([self.tokens_behind(rows, depth) for depth in range(len(self.base) - 1)], axis=1)
+
+    def rows_at(self, entries: np.ndarray) -> np.ndarray:
+        """The row, counted from this shard's first, that each entry of the order is or lies in: int64."""
+        return entries.astype(np.int64) if self.by_columns else self.row_of(self.order[entries])
 
     def row_of(self, positions: np.ndarray) -> np.ndarray:
         """The row, counted from this shard's first, that each position of `tokens` lies in: int64."""
@@ -67,7 +112,7 @@ class Index:
     @property
     def token_count(self) -> int:
         """Tokens of all rows, without boundaries."""
-        return sum(len(shard.tokens) for shard in self.shards) - int(self.first_rows[-1])
+        return sum(shard.token_count for shard in self.shards)
 
     @property
     def nbytes(self) -> int:
@@ -76,7 +121,7 @@ class Index:
 
     def whole(self) -> tuple[np.ndarray, np.ndarray]:
         """lo and hi of the empty prefix, int64 (shards,) each."""
-        hi = np.array([len(shard.order) for shard in self.shards], dtype=np.int64)
+        hi = np.array([shard.entries for shard in self.shards], dtype=np.int64)
         return np.zeros_like(hi), hi
 
     def some_rows(self, lo: np.ndarray, hi: np.ndarray, entries: np.ndarray) -> np.ndarray:
@@ -86,14 +131,14 @@ class Index:
         for number, shard in enumerate(self.shards):
             mine = np.flatnonzero(np.searchsorted(ends, entries, side="right") == number)
             ranks = entries[mine] - (ends[number] - hi[number])
-            rows[mine] = shard.row_of(shard.order[ranks]) + self.first_rows[number]
+            rows[mine] = shard.rows_at(ranks) + self.first_rows[number]
         return rows
 
     def prefix(self, lo: np.ndarray, hi: np.ndarray, length: int) -> np.ndarray:
         """The tokens that one state, (shards,) each, stands for."""
         shard = int(np.argmax(hi > lo))
-        start = int(self.shards[shard].order[lo[shard]])
-        return self.shards[shard].tokens[start : start + length]
+        tokens = [self.shards[shard].tokens_behind(lo[shard : shard + 1], depth) for depth in range(length)]
+        return np.concatenate([np.empty(0, dtype=np.int64), *tokens])
 
     def save(self, folder: Path) -> None:
         """A folder a shard with one .npy a field, and `index.json`."""
@@ -120,14 +165,19 @@ def _load_shard(folder: Path) -> Shard:
 
 
 def build_index(
-    rows: Ragged, vocabulary: int, sort: Literal["suffixes", "rows"], shard_tokens: int = SHARD_TOKENS
+    rows: Ragged, vocabulary: int, sort: Literal["suffixes", "rows", "columns"], shard_tokens: int = SHARD_TOKENS
 ) -> Index:
     """Index of the rows. Token ids must be below `vocabulary`. Empty rows are kept and never matched.
 
-    A row is never cut: one that is longer than `shard_tokens` is a shard of its own.
+    A row is never cut: one that is longer than `shard_tokens` is a shard of its own. "columns" asks for rows that
+    `can_be_columns`.
     """
     cuts = _cut(rows, shard_tokens)
-    shards = tuple(_build_shard(rows, begin, end, vocabulary, sort) for begin, end in pairwise(cuts))
+    if sort == "columns":
+        base, dtype = _columns_base(rows, vocabulary)
+        shards = tuple(_build_columns(rows, begin, end, vocabulary, base, dtype) for begin, end in pairwise(cuts))
+    else:
+        shards = tuple(_build_shard(rows, begin, end, vocabulary, sort) for begin, end in pairwise(cuts))
     return Index(shards=shards, first_rows=np.array(cuts, dtype=np.int64), boundary=vocabulary)
 
 
@@ -150,10 +200,62 @@ def _build_shard(rows: Ragged, begin: int, end: int, boundary: int, sort: str) -
         starts = np.zeros(len(tokens), dtype=bool)
         starts[row_starts[:-1]] = True
         order = order[starts[order]]
-    arrays = (tokens, order, row_starts, *_shallow(tokens, order))
+    return _shard(tokens, order, row_starts, np.empty(0, dtype=np.uint32), *_shallow(tokens, order))
+
+
+def _shard(*arrays: np.ndarray) -> Shard:
     for array in arrays:
         array.setflags(write=False)  # as mapped files are, so that compiled code meets one type of array
     return Shard(**{field.name: array for field, array in zip(fields(Shard), arrays, strict=True)})
+
+
+def can_be_columns(rows: Ragged) -> bool:
+    """Whether all rows have one length, which is not 0, and are sorted."""
+    lengths = rows.lengths
+    if not len(lengths) or lengths[0] == 0 or np.any(lengths != lengths[0]):
+        return False
+    return bool(_ascend(_table(rows)))
+
+
+def _table(rows: Ragged) -> np.ndarray:
+    return np.asarray(rows.values).reshape(len(rows), -1)
+
+
+@numba.njit(cache=True)
+def _ascend(table: np.ndarray) -> bool:
+    for row in range(1, len(table)):
+        for column in range(table.shape[1]):
+            if table[row, column] != table[row - 1, column]:
+                if table[row, column] < table[row - 1, column]:
+                    return False
+                break
+    return True
+
+
+def _columns_base(rows: Ragged, boundary: int) -> tuple[np.ndarray, np.dtype]:
+    """`Shard.base`, and the smallest type that holds what counts from it, for all shards."""
+    if not can_be_columns(rows):
+        raise ValueError("rows that are stored by columns have one length and are sorted")
+    table = _table(rows)
+    base = table.min(axis=0)
+    return np.append(base, boundary).astype(np.uint32), np.min_scalar_type(int((table.max(axis=0) - base).max()))
+
+
+def _build_columns(rows: Ragged, begin: int, end: int, boundary: int, base: np.ndarray, dtype: np.dtype) -> Shard:
+    tokens, row_starts = _with_boundaries(rows, begin, end, boundary)
+    first_token, first_lo, second_token, second_lo, second_offsets = _shallow(tokens, row_starts[:-1])
+    none = np.empty(0, dtype=np.uint32)
+    return _shard(
+        (_table(rows)[begin:end, 2:] - base[2:-1]).astype(dtype).T.ravel(),
+        none,
+        none.copy(),
+        base,
+        (first_token - base[0]).astype(dtype),
+        first_lo,
+        (second_token - base[1]).astype(dtype),
+        second_lo,
+        second_offsets,
+    )
 
 
 def _with_boundaries(rows: Ragged, begin: int, end: int, boundary: int) -> tuple[np.ndarray, np.ndarray]:

@@ -49,7 +49,7 @@ def _named(
     narrow = np.setdiff1d(np.arange(len(lo)), wide)
     for number, (shard, first_row) in enumerate(zip(view.index.shards, view.index.first_rows, strict=False)):
         ranks, owner = concatenated_ranges(lo[narrow, number], (hi - lo)[narrow, number])
-        documents.append(view.documents[shard.row_of(shard.order[ranks]) + first_row].astype(np.int64))
+        documents.append(view.documents[shard.rows_at(ranks) + first_row].astype(np.int64))
         owners.append(narrow[owner])
     for state in wide:
         rows = view.index.some_rows(lo[state], hi[state], rng.choice((hi - lo)[state].sum(), depth, replace=False))
