@@ -59,7 +59,7 @@ def _of_shard(shard: Shard, boundary: int, lo: np.ndarray, hi: np.ndarray, depth
         lo = hi  # nothing is longer
     if depth == 0:
         beam, at = _all_pairs(np.flatnonzero(hi > lo), len(shard.first_token))
-        token = _wide(shard.first_token[at]) + _base(shard, 0)
+        token = shard.read(shard.first_token[at], 0)
         return beam, token, _wide(shard.first_lo[at]), _wide(shard.first_lo[at + 1])
     if depth == 1:
         return _second(shard, boundary, lo, hi)
@@ -68,10 +68,6 @@ def _of_shard(shard: Shard, boundary: int, lo: np.ndarray, hi: np.ndarray, depth
 
 def _all_pairs(beams: np.ndarray, entries: int) -> tuple[np.ndarray, np.ndarray]:
     return np.repeat(beams, entries), np.tile(np.arange(entries), len(beams))
-
-
-def _base(shard: Shard, depth: int) -> int:
-    return int(shard.base[depth]) if shard.by_columns else 0
 
 
 def _wide(positions: np.ndarray) -> np.ndarray:
@@ -83,7 +79,7 @@ def _second(shard: Shard, boundary: int, lo: np.ndarray, hi: np.ndarray) -> Part
     group = np.searchsorted(shard.first_lo, lo[beams], side="right") - 1
     starts = _wide(shard.second_offsets[group])
     at, owner = concatenated_ranges(starts, _wide(shard.second_offsets[group + 1]) - starts)
-    token = _wide(shard.second_token[at]) + _base(shard, 1)
+    token = shard.read(shard.second_token[at], 1)
     inside = token != boundary
     at, owner, token = at[inside], owner[inside], token[inside]
     return beams[owner], token, _wide(shard.second_lo[at]), _wide(shard.second_lo[at + 1])

@@ -263,7 +263,7 @@ def gather_rows(indexes: Sequence[Index], view: np.ndarray, row: np.ndarray) -> 
             here = mine[shard_of[mine] == place]
             local = row[here] - index.first_rows[place]
             if shard.by_columns:
-                start[here], length[here] = local, len(shard.base) - 1
+                start[here], length[here] = local, (shard.row_tokens(local) != index.boundary).sum(axis=1)
             else:
                 start[here] = shard.row_starts[local]
                 length[here] = shard.row_starts[local + 1].astype(np.int64) - start[here] - 1
@@ -273,7 +273,8 @@ def gather_rows(indexes: Sequence[Index], view: np.ndarray, row: np.ndarray) -> 
         for place, shard in enumerate(index.shards):
             here = np.flatnonzero((view == number) & (shard_of == place))
             if shard.by_columns:
-                values[offsets[here][:, None] + np.arange(len(shard.base) - 1)] = shard.row_tokens(start[here])
+                tokens = shard.row_tokens(start[here])
+                values[concatenated_ranges(offsets[here], length[here])[0]] = tokens[tokens != index.boundary]
             else:
                 loops.copy_rows(shard.tokens, start[here], length[here], offsets[here], values)
     return Ragged(values=values, offsets=offsets)

@@ -6,8 +6,8 @@ array) or the starts of rows. Everything that begins with a given prefix is then
 that interval is a beam's whole state, and `hi - lo` is how often the prefix occurs. Two shallow tables make the
 first two steps, where intervals are widest, independent of their width.
 
-Rows that all have one length and come sorted, as codes can, are stored by columns instead: entry r of the order is row
-r, so there is no order to store, and a column's tokens count from its smallest, mostly in one byte each.
+Rows that come sorted, such as codes, can be stored by columns instead: entry r of the order is row r, so there is no
+order to store, and a column's tokens count from its smallest, mostly in one byte each.
 
 One suffix array holds up to `SHARD_TOKENS`; a larger corpus is cut into shards, and a state is an interval a shard.
 """
@@ -44,8 +44,11 @@ class Shard:
     row_starts: np.ndarray
     """uint32 (rows + 1,): where each row starts in `tokens`; the last entry is n. None by columns."""
     base: np.ndarray
-    """uint32 (length of a row + 1,): by columns, what the tokens at each depth count from, in the tables too; the last
-    is the boundary. None otherwise."""
+    """int64 (longest row + 1,): by columns, what the tokens at each depth count from, in the tables too; the last is
+    the boundary. None otherwise."""
+    end: np.ndarray
+    """int64 (longest row + 1,): by columns, what stands for the boundary at each depth: one more than any token there,
+    or -1 where no row ends before. None otherwise."""
     first_token: np.ndarray
     """Tokens that a row or suffix starts with, ascending: (k,)."""
     first_lo: np.ndarray
@@ -70,7 +73,10 @@ class Shard:
     @property
     def token_count(self) -> int:
         """Tokens of all rows, without boundaries."""
-        return self.entries * (len(self.base) - 1) if self.by_columns else len(self.tokens) - len(self.row_starts) + 1
+        if self.by_columns:
+            every, boundary = np.arange(self.entries), self.base[-1]
+            return sum(int((self.tokens_behind(every, d) != boundary).sum()) for d in range(len(self.base) - 1))
+        return len(self.tokens) - len(self.row_starts) + 1
 
     def tokens_behind(self, entries: np.ndarray, depth: int) -> np.ndarray:
         """What stands `depth` tokens behind the beginning of entries of the order: int64."""
@@ -85,10 +91,16 @@ class Shard:
             stored = token[np.searchsorted(lo, entries.astype(np.uint32), side="right") - 1]
         else:
             stored = self.tokens[entries + (depth - 2) * self.entries]
-        return stored + np.int64(self.base[depth])
+        return self.read(stored, depth)
+
+    def read(self, stored: np.ndarray, depth: int) -> np.ndarray:
+        """Tokens, as they are stored at a depth in `tokens` or in a shallow table, as what they are: int64."""
+        if not self.by_columns:
+            return stored.astype(np.int64)
+        return np.where(stored == self.end[depth], self.base[-1], stored + self.base[depth])
 
     def row_tokens(self, rows: np.ndarray) -> np.ndarray:
-        """By columns: whole rows, counted from this shard's first, int64 (rows, length)."""
+        """By columns: rows, counted from this shard's first, int64 (rows, longest), boundaries behind their ends."""
         return np.stack([self.tokens_behind(rows, depth) for depth in range(len(self.base) - 1)], axis=1)
 
     def rows_at(self, entries: np.ndarray) -> np.ndarray:
@@ -169,13 +181,13 @@ def build_index(
 ) -> Index:
     """Index of the rows. Token ids must be below `vocabulary`. Empty rows are kept and never matched.
 
-    A row is never cut: one that is longer than `shard_tokens` is a shard of its own. "columns" asks for rows that
-    `can_be_columns`.
+    A row is never cut: one that is longer than `shard_tokens` is a shard of its own. "columns" asks for
+    rows that are sorted, one that continues another before it, and for none that is empty.
     """
     cuts = _cut(rows, shard_tokens)
     if sort == "columns":
-        base, dtype = _columns_base(rows, vocabulary)
-        shards = tuple(_build_columns(rows, begin, end, vocabulary, base, dtype) for begin, end in pairwise(cuts))
+        stored = _columns_format(rows, vocabulary)
+        shards = tuple(_build_columns(rows, begin, end, vocabulary, stored) for begin, end in pairwise(cuts))
     else:
         shards = tuple(_build_shard(rows, begin, end, vocabulary, sort) for begin, end in pairwise(cuts))
     return Index(shards=shards, first_rows=np.array(cuts, dtype=np.int64), boundary=vocabulary)
@@ -200,7 +212,7 @@ def _build_shard(rows: Ragged, begin: int, end: int, boundary: int, sort: str) -
         starts = np.zeros(len(tokens), dtype=bool)
         starts[row_starts[:-1]] = True
         order = order[starts[order]]
-    return _shard(tokens, order, row_starts, np.empty(0, dtype=np.uint32), *_shallow(tokens, order))
+    return _shard(tokens, order, row_starts, _none(np.int64), _none(np.int64), *_shallow(tokens, order))
 
 
 def _shard(*arrays: np.ndarray) -> Shard:
@@ -209,50 +221,60 @@ def _shard(*arrays: np.ndarray) -> Shard:
     return Shard(**{field.name: array for field, array in zip(fields(Shard), arrays, strict=True)})
 
 
-def can_be_columns(rows: Ragged) -> bool:
-    """Whether all rows have one length, which is not 0, and are sorted."""
-    lengths = rows.lengths
-    if not len(lengths) or lengths[0] == 0 or np.any(lengths != lengths[0]):
-        return False
-    return bool(_ascend(_table(rows)))
+def _none(dtype: type) -> np.ndarray:
+    return np.empty(0, dtype=dtype)
 
 
-def _table(rows: Ragged) -> np.ndarray:
-    return np.asarray(rows.values).reshape(len(rows), -1)
+def _columns_format(rows: Ragged, boundary: int) -> tuple[np.ndarray, np.ndarray, np.dtype]:
+    """`Shard.base` and `Shard.end`, and the smallest type for what is stored, the same for all shards."""
+    lengths, begins = rows.lengths, np.asarray(rows.offsets)[:-1]
+    if lengths.min(initial=1) == 0 or not _ascend(np.asarray(rows.values), np.asarray(rows.offsets)):
+        raise ValueError("rows that are stored by columns are sorted, and none is empty")
+    base, end, widest = [], [], 0
+    for depth in range(lengths.max(initial=0)):
+        there = lengths > depth
+        tokens = rows.values[begins[there] + depth]
+        base.append(int(tokens.min()))
+        span = int(tokens.max()) - base[-1]
+        end.append(-1 if there.all() else span + 1)
+        widest = max(widest, span, end[-1])
+    return np.array([*base, boundary]), np.array([*end, 0]), np.min_scalar_type(widest)
 
 
 @numba.njit(cache=True)
-def _ascend(table: np.ndarray) -> bool:
-    for row in range(1, len(table)):
-        for column in range(table.shape[1]):
-            if table[row, column] != table[row - 1, column]:
-                if table[row, column] < table[row - 1, column]:
-                    return False
-                break
+def _ascend(values: np.ndarray, offsets: np.ndarray) -> bool:
+    """Whether rows are sorted; one that continues another comes before it, since boundaries are largest."""
+    for row in range(1, len(offsets) - 1):
+        before, at = offsets[row - 1], offsets[row]
+        while before < offsets[row] and at < offsets[row + 1] and values[before] == values[at]:
+            before += 1
+            at += 1
+        if at < offsets[row + 1] and (before == offsets[row] or values[before] > values[at]):
+            return False
     return True
 
 
-def _columns_base(rows: Ragged, boundary: int) -> tuple[np.ndarray, np.dtype]:
-    """`Shard.base`, and the smallest type that holds what counts from it, for all shards."""
-    if not can_be_columns(rows):
-        raise ValueError("rows that are stored by columns have one length and are sorted")
-    table = _table(rows)
-    base = table.min(axis=0)
-    return np.append(base, boundary).astype(np.uint32), np.min_scalar_type(int((table.max(axis=0) - base).max()))
-
-
-def _build_columns(rows: Ragged, begin: int, end: int, boundary: int, base: np.ndarray, dtype: np.dtype) -> Shard:
+def _build_columns(
+    rows: Ragged, begin: int, end: int, boundary: int, stored: tuple[np.ndarray, np.ndarray, np.dtype]
+) -> Shard:
     tokens, row_starts = _with_boundaries(rows, begin, end, boundary)
     first_token, first_lo, second_token, second_lo, second_offsets = _shallow(tokens, row_starts[:-1])
-    none = np.empty(0, dtype=np.uint32)
+    base, ends, dtype = stored
+    starts, stops = row_starts[:-1].astype(np.int64), row_starts[1:].astype(np.int64) - 1
+
+    def packed(column: np.ndarray, depth: int) -> np.ndarray:
+        return np.where(column == boundary, ends[depth], column - base[depth]).astype(dtype)
+
+    columns = [packed(tokens[np.minimum(starts + depth, stops)], depth) for depth in range(2, len(base) - 1)]
     return _shard(
-        (_table(rows)[begin:end, 2:] - base[2:-1]).astype(dtype).T.ravel(),
-        none,
-        none.copy(),
+        np.concatenate([np.empty(0, dtype=dtype), *columns]),
+        _none(np.uint32),
+        _none(np.uint32),
         base,
-        (first_token - base[0]).astype(dtype),
+        ends,
+        packed(first_token, 0),
         first_lo,
-        (second_token - base[1]).astype(dtype),
+        packed(second_token, 1),
         second_lo,
         second_offsets,
     )

@@ -35,6 +35,7 @@ class Arrays(NamedTuple):
     tokens: tuple[np.ndarray, ...]
     order: tuple[np.ndarray, ...]
     base: tuple[np.ndarray, ...]
+    end: tuple[np.ndarray, ...]
     first_token: tuple[np.ndarray, ...]
     first_lo: tuple[np.ndarray, ...]
     second_token: tuple[np.ndarray, ...]
@@ -44,12 +45,14 @@ class Arrays(NamedTuple):
 
 class Keys(NamedTuple):
     """Where the next tokens of a window's entries stand: at `offset` behind the entry's own number, or behind its
-    position where there is an order. They count from `base`."""
+    position where there is an order. They count from `base`, and `end` stands for the boundary."""
 
     tokens: np.ndarray
     order: np.ndarray
     offset: int
     base: int
+    end: int
+    boundary: int
 
 
 def best_continuations(
@@ -147,19 +150,26 @@ def _to_intervals(arrays, depth, lo, hi):  # type: ignore[no-untyped-def]
 
 @numba.njit(cache=True, nogil=True)
 def _keys(arrays, shard, depth):  # type: ignore[no-untyped-def]
-    order, base = arrays.order[shard], arrays.base[shard]
-    count_from = np.int64(base[depth]) if depth < len(base) else 0
+    order, bases = arrays.order[shard], arrays.base[shard]
+    base, end, boundary, offset = 0, -1, 0, depth  # boundaries are stored as they are
+    if len(bases):
+        base, end, boundary = (
+            bases[min(depth, len(bases) - 1)],
+            arrays.end[shard][min(depth, len(bases) - 1)],
+            bases[-1],
+        )
+        offset = (depth - 2) * np.int64(arrays.first_lo[shard][-1])
     if depth == 0:
-        return Keys(arrays.first_token[shard], order[:0], 0, count_from)
+        return Keys(arrays.first_token[shard], order[:0], 0, base, end, boundary)
     if depth == 1:
-        return Keys(arrays.second_token[shard], order[:0], 0, count_from)
-    offset = (depth - 2) * np.int64(arrays.first_lo[shard][-1]) if len(base) else depth
-    return Keys(arrays.tokens[shard], order, offset, count_from)
+        return Keys(arrays.second_token[shard], order[:0], 0, base, end, boundary)
+    return Keys(arrays.tokens[shard], order, offset, base, end, boundary)
 
 
 @numba.njit(cache=True, nogil=True)
 def _token_at(keys, at):  # type: ignore[no-untyped-def]
-    return np.int64(keys.tokens[(np.int64(keys.order[at]) if len(keys.order) else at) + keys.offset]) + keys.base
+    stored = np.int64(keys.tokens[(np.int64(keys.order[at]) if len(keys.order) else at) + keys.offset])
+    return keys.boundary if stored == keys.end else stored + keys.base
 
 
 @numba.njit(cache=True, nogil=True)
@@ -219,13 +229,16 @@ def _grows(arrays, boundary, lo, hi, depth):  # type: ignore[no-untyped-def]
     """Boundaries sort last, so the first entry of an interval tells whether a token follows. bool (continuations,)."""
     grows = np.zeros(len(lo), np.bool_)
     for shard in range(lo.shape[1]):
-        tokens, order, length = arrays.tokens[shard], arrays.order[shard], len(arrays.base[shard]) - 1
+        length = len(arrays.base[shard]) - 1
+        if 0 <= length <= depth:
+            continue
+        keys, second_lo = _keys(arrays, shard, depth), arrays.second_lo[shard]
         for each in range(len(lo)):
             if hi[each, shard] > lo[each, shard]:
-                if length >= 0:
-                    grows[each] |= depth < length
-                else:
-                    grows[each] |= tokens[np.int64(order[lo[each, shard]]) + depth] != boundary
+                at = lo[each, shard]
+                if depth == 1:  # the table's entry
+                    at = np.searchsorted(second_lo, np.uint32(at), side="right") - 1
+                grows[each] |= _token_at(keys, at) != boundary
     return grows
 
 
@@ -263,13 +276,13 @@ def _read(pool, keys, depth, boundary, at, high, first_key, score, values, below
 
     The innermost loop: on plain arrays and numbers, since those of a tuple are counted references each time.
     """
-    tokens, order, offset, base = keys
+    tokens, order, offset, base, boundary_at, _ = keys
     floor, floor_key, room = pool.floor_total[0], pool.floor_key[0], len(pool.slot) - pool.size[0]
     ordered, count = len(order) > 0, 0
     while at < high and count < room:
         stored, end = tokens[(np.int64(order[at]) if ordered else at) + offset], at + 1
         token = np.int64(stored) + base
-        if token == boundary:
+        if token == boundary or np.int64(stored) == boundary_at:
             return high, count
         if depth > 1 and end < high and tokens[(np.int64(order[end]) if ordered else end) + offset] == stored:
             end = _run_end(keys, at, high, token)

@@ -29,10 +29,12 @@ class DeviceShard:
     second_lo: torch.Tensor
     second_offsets: torch.Tensor
     base: tuple[int, ...]
-    """As in `Shard`."""
+    end: tuple[int, ...]
+    """As in `Shard`, both."""
     firsts: int
+    seconds: int
     entries: int
-    """Of the first table and of the sorted order; the tensors have one more, which means nothing."""
+    """Of the two tables and of the sorted order; the tensors have one more, which means nothing."""
     halvings: tuple[int, int, int]
     """At depth 0, at depth 1, and deeper."""
 
@@ -178,17 +180,27 @@ def _token_at(shard: DeviceShard, depth: int, at: torch.Tensor) -> torch.Tensor:
     """The token of entries of a window; any token for one past the end."""
     if depth < 2:
         keys = shard.first_token if depth == 0 else shard.second_token
-        return keys[at.clamp(max=len(keys) - 1)] + (shard.base[depth] if shard.base else 0)
+        return _read(shard, keys[at.clamp(max=len(keys) - 1)], depth)
     return _token_behind(shard, depth, at)
 
 
 def _token_behind(shard: DeviceShard, depth: int, at: torch.Tensor) -> torch.Tensor:
-    """What stands `depth` tokens behind the beginning of entries of the sorted order; by columns, from depth 2 on."""
+    """What stands `depth` tokens behind the beginning of entries of the sorted order; by columns, from depth 1 on."""
+    if shard.base and depth == 1:
+        entry = torch.searchsorted(shard.second_lo[: shard.seconds], at.int().contiguous(), right=True) - 1
+        return _token_at(shard, 1, entry.clamp(min=0))
     if shard.base:
         column = (depth - 2) * shard.entries
-        return shard.tokens[(at + column).clamp(max=len(shard.tokens) - 1)] + shard.base[depth]
+        return _read(shard, shard.tokens[(at + column).clamp(max=len(shard.tokens) - 1)], depth)
     position = shard.order[at.clamp(max=len(shard.order) - 1)].long() + depth
     return shard.tokens[position.clamp(max=len(shard.tokens) - 1)]
+
+
+def _read(shard: DeviceShard, stored: torch.Tensor, depth: int) -> torch.Tensor:
+    """As `Shard.read`."""
+    if not shard.base:
+        return stored
+    return torch.where(stored == shard.end[depth], shard.base[-1], stored + shard.base[depth])
 
 
 def _grows(index: DeviceIndex, lo: torch.Tensor, hi: torch.Tensor, depth: int) -> torch.Tensor:
@@ -196,9 +208,7 @@ def _grows(index: DeviceIndex, lo: torch.Tensor, hi: torch.Tensor, depth: int) -
     grows = torch.zeros(lo.shape[:-1], dtype=torch.bool, device=lo.device)
     for number, shard in enumerate(index.shards):
         there = (hi > lo)[..., number]
-        if shard.base:
-            grows |= there if depth < len(shard.base) - 1 else False
-        else:
+        if not shard.base or depth < len(shard.base) - 1:
             grows |= there & (_token_behind(shard, depth, lo[..., number]) != index.boundary)
     return grows
 
@@ -217,7 +227,9 @@ def _to_device(shard: Shard, device: torch.device) -> DeviceShard:
     return DeviceShard(
         **tensors,
         base=tuple(shard.base.tolist()),
+        end=tuple(shard.end.tolist()),
         firsts=len(shard.first_token),
+        seconds=len(shard.second_token),
         entries=shard.entries,
         halvings=(first, second, deeper),
     )
