@@ -43,7 +43,7 @@ RECIPES = {
     "corpus": 2,
     "tokenizer": 1,
     "embeddings": 1,
-    "identifiers": 2,
+    "identifiers": 3,
     "baselines": 1,
     "train": 1,
     "score": 1,

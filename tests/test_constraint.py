@@ -1,18 +1,20 @@
 """The constraint against brute force: allowed tokens and counts at every depth, over random small corpora."""
 
 import numpy as np
+import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from workers.decoding.constraint import can_grow, children
-from workers.decoding.index import build_index
+from workers.decoding.evidence import gather_rows
+from workers.decoding.index import Index, build_index
 from workers.ragged import Ragged
 
 documents = st.lists(st.lists(st.integers(0, 5), max_size=9), min_size=1, max_size=6)
 
 
 def prefixes(rows: list[list[int]], sort: str) -> list[list[int]]:
-    if sort == "rows":
+    if sort != "suffixes":
         return [row for row in rows if row]
     return [row[start:] for row in rows for start in range(len(row))]
 
@@ -55,6 +57,55 @@ def test_suffixes_equal_brute_force(rows: list[list[int]], shard_tokens: int) ->
 @given(documents, st.sampled_from([1, 5, 12, 1 << 20]))
 def test_rows_equal_brute_force(rows: list[list[int]], shard_tokens: int) -> None:
     walk(rows, "rows", shard_tokens=shard_tokens)
+
+
+def in_order(rows: list[list[int]]) -> list[list[int]]:
+    """Sorted as an index does: the end of a row comes after any token."""
+    return sorted(rows, key=lambda row: [*row, 99])
+
+
+not_empty = st.lists(st.lists(st.integers(0, 5), min_size=1, max_size=5), min_size=1, max_size=6).map(in_order)
+equally_long = st.integers(1, 4).flatmap(
+    lambda length: st.lists(st.lists(st.integers(0, 5), min_size=length, max_size=length), min_size=1, max_size=6)
+)
+code_rows = not_empty | equally_long.map(in_order)
+
+
+@settings(max_examples=150, deadline=None)
+@given(code_rows, st.sampled_from([1, 12, 1 << 20]))
+def test_columns_equal_brute_force(rows: list[list[int]], shard_tokens: int) -> None:
+    walk(rows, "columns", shard_tokens=shard_tokens)
+
+
+@settings(max_examples=100, deadline=None)
+@given(code_rows, st.sampled_from([1, 12, 1 << 20]))
+def test_columns_give_back_what_rows_do(rows: list[list[int]], shard_tokens: int) -> None:
+    """Prefixes, whole rows, and which row an entry is; `some_rows` counts entries through all shards."""
+    flat = Ragged.of(rows)
+    index = build_index(flat, 6, "columns", shard_tokens)
+    assert index.token_count == len(flat.values)
+    numbers = np.arange(len(rows))[::-1]
+    assert list(map(list, gather_rows([index], np.zeros_like(numbers), numbers))) == rows[::-1]
+    assert index.some_rows(*index.whole(), numbers).tolist() == numbers.tolist()
+    lo, hi = index.whole()
+    for length in range(len(rows[0]) + 1):
+        assert index.prefix(lo, hi, length).tolist() == rows[0][:length]
+
+
+@pytest.mark.parametrize("rows", [[[]], [[1], [1, 2]], [[2, 1], [1, 2]], [[1, 3], [1, 2, 4]]])
+def test_columns_need_sorted_rows(rows: list[list[int]]) -> None:
+    with pytest.raises(ValueError, match="sorted, and none is empty"):
+        build_index(Ragged.of(rows), 6, "columns")
+
+
+def test_columns_take_a_byte_a_code_and_come_back_from_a_folder(tmp_path) -> None:
+    """Codes of 256 a level, in token ids of their own for each level; the first two columns are in the tables."""
+    rows = np.unique(np.random.default_rng(0).integers(256, size=(1000, 5)), axis=0) + 4000 + 256 * np.arange(5)
+    index = build_index(Ragged.of(rows.tolist()), 4000 + 5 * 256, "columns")
+    assert index.shards[0].tokens.nbytes == len(rows) * 3
+    index.save(tmp_path)
+    again = Index.load(tmp_path)
+    assert again.shards[0].row_tokens(np.arange(len(rows))).tolist() == rows.tolist()
 
 
 def test_largest_token_ids_sort_right() -> None:

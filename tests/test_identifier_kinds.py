@@ -4,7 +4,6 @@ import subprocess
 import sys
 from dataclasses import replace
 from functools import partial
-from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
@@ -15,6 +14,7 @@ from hypothesis import strategies as st
 from transformers import AutoTokenizer
 
 from workers.corpus.documents import Corpus, Document, Query, load, normalise, summary, write
+from workers.decoding.evidence import gather_rows
 from workers.errors import BadInput
 from workers.identifiers import KINDS, capacity, hierarchical, prepare, title
 from workers.identifiers.name import readable
@@ -65,10 +65,10 @@ def sets(finished_steps: Steps, tmp_path_factory: pytest.TempPathFactory) -> dic
 
 
 def rows_of(ids: IdentifierSet, view: int = 0) -> list[list[int]]:
-    """Rows of a view's index, from one shard."""
-    shard = ids.views[view].index.shards[0]
-    starts = shard.row_starts.astype(int)
-    return [shard.tokens[a : b - 1].tolist() for a, b in pairwise(starts)]
+    """Rows of a view's index, each in the place that `View.documents` has its document in."""
+    numbers = np.arange(len(ids.views[view].documents))
+    rows = gather_rows([ids.views[view].index], np.zeros_like(numbers), numbers)
+    return [row.tolist() for row in rows]
 
 
 def same(one: IdentifierSet, other: IdentifierSet) -> bool:

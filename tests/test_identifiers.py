@@ -8,6 +8,7 @@ from hypothesis import strategies as st
 from transformers import AutoTokenizer
 
 from workers.corpus.documents import load, summary
+from workers.decoding.evidence import gather_rows
 from workers.embeddings import cooccurrences, ppmi_svd
 from workers.errors import BadInput
 from workers.identifiers import capacity, codebook
@@ -35,10 +36,12 @@ def test_capacity_is_exact(finished_steps: Steps, kind: str) -> None:
 def test_every_target_names_its_document(finished_steps: Steps, kind: str) -> None:
     """A target's tokens are found in the index, and in the row of its document."""
     ids = IdentifierSet.load(getattr(finished_steps, kind))
-    tokens, starts = ids.views[0].index.shards[0].tokens, ids.views[0].index.shards[0].row_starts
+    row_of = np.argsort(ids.views[0].documents)
+    rows = gather_rows([ids.views[0].index], np.zeros_like(row_of), row_of)
+    assert ids.views[0].index.shards[0].by_columns == (kind == "codebook")
     for pairs in (ids.train, ids.held_out):
         for pair in range(len(pairs)):
-            row = tokens[starts[pairs.document[pair]] : starts[pairs.document[pair] + 1] - 1].tolist()
+            row = rows[pairs.document[pair]].tolist()
             target = pairs.target[pair].tolist()
             assert target
             assert any(row[at : at + len(target)] == target for at in range(len(row)))

@@ -60,6 +60,34 @@ def test_equal_on_small_corpora(rows, sort: str, shard_tokens: int, seed: int, m
     compare(rows, 6, sort, shard_tokens, seed, most, 8, ties)
 
 
+@settings(max_examples=200, deadline=None)
+@given(
+    st.integers(1, 5).flatmap(
+        lambda length: st.lists(st.lists(st.integers(0, 5), min_size=length, max_size=5), min_size=1, max_size=6)
+    ),
+    st.sampled_from([6, 400]),
+    st.sampled_from([20, 1 << 20]),
+    st.integers(0, 1000),
+    st.integers(1, 9),
+    st.booleans(),
+)
+def test_equal_where_rows_are_stored_by_columns(
+    rows, vocabulary: int, shard_tokens: int, seed: int, most: int, ties: bool
+) -> None:
+    """Tokens that count from another base at each depth, in one byte and, with a larger vocabulary, in two."""
+    stride = 1 if vocabulary == 6 else 70
+    rows = [[token * (stride if depth == 2 else 1) for depth, token in enumerate(row)] for row in rows]
+    rows.sort(key=lambda row: [*row, vocabulary])  # the end of a row comes after any token
+    compare(rows, vocabulary, "columns", shard_tokens, seed, most, 6, ties)
+
+
+def test_equal_where_many_codes_are_stored_by_columns() -> None:
+    """More continuations than the pool holds, at each depth."""
+    rows = np.unique(np.random.default_rng(0).integers(30, 90, size=(30_000, 4)), axis=0)
+    for ties in (False, True):
+        compare(rows.tolist(), 90, "columns", 1 << 20, 2, 40, 5, ties)
+
+
 @pytest.mark.parametrize("vocabulary", [300, 3000, 70_000])
 @pytest.mark.parametrize("shard_tokens", [1 << 20, 20_000])
 @pytest.mark.parametrize("most", [2, 200])

@@ -46,8 +46,7 @@ def can_grow(index: Index, lo: np.ndarray, hi: np.ndarray, depth: int) -> np.nda
     grows = np.zeros(len(lo), dtype=bool)
     for number, shard in enumerate(index.shards):
         there = np.flatnonzero(hi[:, number] > lo[:, number])
-        first = shard.order[lo[there, number]].astype(np.int64)
-        grows[there] |= shard.tokens[first + depth] != index.boundary
+        grows[there] |= shard.tokens_behind(lo[there, number], depth) != index.boundary
     return grows
 
 
@@ -56,9 +55,12 @@ Part = tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]
 
 
 def _of_shard(shard: Shard, boundary: int, lo: np.ndarray, hi: np.ndarray, depth: int) -> Part:
+    if shard.by_columns and depth >= len(shard.base) - 1:
+        lo = hi  # nothing is longer
     if depth == 0:
         beam, at = _all_pairs(np.flatnonzero(hi > lo), len(shard.first_token))
-        return beam, shard.first_token[at].astype(np.int64), _wide(shard.first_lo[at]), _wide(shard.first_lo[at + 1])
+        token = shard.read(shard.first_token[at], 0)
+        return beam, token, _wide(shard.first_lo[at]), _wide(shard.first_lo[at + 1])
     if depth == 1:
         return _second(shard, boundary, lo, hi)
     return _deeper(shard, boundary, lo, hi, depth)
@@ -77,15 +79,15 @@ def _second(shard: Shard, boundary: int, lo: np.ndarray, hi: np.ndarray) -> Part
     group = np.searchsorted(shard.first_lo, lo[beams], side="right") - 1
     starts = _wide(shard.second_offsets[group])
     at, owner = concatenated_ranges(starts, _wide(shard.second_offsets[group + 1]) - starts)
-    inside = shard.second_token[at] != boundary
-    at, owner = at[inside], owner[inside]
-    token = shard.second_token[at].astype(np.int64)
+    token = shard.read(shard.second_token[at], 1)
+    inside = token != boundary
+    at, owner, token = at[inside], owner[inside], token[inside]
     return beams[owner], token, _wide(shard.second_lo[at]), _wide(shard.second_lo[at + 1])
 
 
 def _deeper(shard: Shard, boundary: int, lo: np.ndarray, hi: np.ndarray, depth: int) -> Part:
     at, beam = concatenated_ranges(lo, hi - lo)
-    token = shard.tokens[_wide(shard.order[at]) + depth].astype(np.int64)
+    token = shard.tokens_behind(at, depth)
     starts = np.flatnonzero(np.diff(beam, prepend=-1) | np.diff(token, prepend=-1))
     ends = np.append(starts[1:], len(at))
     inside = token[starts] != boundary

@@ -364,12 +364,19 @@ def gather_rows(indexes: Sequence[Index], view: np.ndarray, row: np.ndarray) -> 
         for place, shard in enumerate(index.shards):
             here = mine[shard_of[mine] == place]
             local = row[here] - index.first_rows[place]
-            start[here] = shard.row_starts[local]
-            length[here] = shard.row_starts[local + 1].astype(np.int64) - start[here] - 1
+            if shard.by_columns:
+                start[here], length[here] = local, (shard.row_tokens(local) != index.boundary).sum(axis=1)
+            else:
+                start[here] = shard.row_starts[local]
+                length[here] = shard.row_starts[local + 1].astype(np.int64) - start[here] - 1
     offsets = np.concatenate([[0], np.cumsum(length)])
     values = np.empty(offsets[-1], dtype=np.int32)
     for number, index in enumerate(indexes):
         for place, shard in enumerate(index.shards):
             here = np.flatnonzero((view == number) & (shard_of == place))
-            loops.copy_rows(shard.tokens, start[here], length[here], offsets[here], values)
+            if shard.by_columns:
+                tokens = shard.row_tokens(start[here])
+                values[concatenated_ranges(offsets[here], length[here])[0]] = tokens[tokens != index.boundary]
+            else:
+                loops.copy_rows(shard.tokens, start[here], length[here], offsets[here], values)
     return Ragged(values=values, offsets=offsets)

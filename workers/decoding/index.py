@@ -6,6 +6,9 @@ array) or the starts of rows. Everything that begins with a given prefix is then
 that interval is a beam's whole state, and `hi - lo` is how often the prefix occurs. Two shallow tables make the
 first two steps, where intervals are widest, independent of their width.
 
+Rows that come sorted, such as codes, can be stored by columns instead: entry r of the order is row r, so there is no
+order to store, and a column's tokens count from its smallest, mostly in one byte each.
+
 One suffix array holds up to `SHARD_TOKENS`; a larger corpus is cut into shards, and a state is an interval a shard.
 """
 
@@ -34,11 +37,18 @@ class Shard:
     """
 
     tokens: np.ndarray
-    """Rows with a boundary behind each: uint16 or uint32 (n,)."""
+    """Rows with a boundary behind each: uint16 or uint32 (n,). By columns, the tokens of all rows at depth 2, then
+    those at depth 3 and so on, less each depth's base; the shallow tables have the depths before."""
     order: np.ndarray
-    """Sorted positions: uint32 (m,). Positions of boundaries are left out."""
+    """Sorted positions: uint32 (m,). Positions of boundaries are left out. None by columns."""
     row_starts: np.ndarray
-    """uint32 (rows + 1,): where each row starts in `tokens`; the last entry is n."""
+    """uint32 (rows + 1,): where each row starts in `tokens`; the last entry is n. None by columns."""
+    base: np.ndarray
+    """int64 (longest row + 1,): by columns, what the tokens at each depth count from, in the tables too; the last is
+    the boundary. None otherwise."""
+    end: np.ndarray
+    """int64 (longest row + 1,): by columns, what stands for the boundary at each depth: one more than any token there,
+    or -1 where no row ends before. None otherwise."""
     first_token: np.ndarray
     """Tokens that a row or suffix starts with, ascending: (k,)."""
     first_lo: np.ndarray
@@ -49,6 +59,53 @@ class Shard:
     """uint32 (c + 1,): where the interval of each begins."""
     second_offsets: np.ndarray
     """uint32 (k + 1,): the group of each first token."""
+
+    @property
+    def by_columns(self) -> bool:
+        """Whether entries are rows and `tokens` their columns."""
+        return len(self.base) > 0
+
+    @property
+    def entries(self) -> int:
+        """Length of the sorted order."""
+        return int(self.first_lo[-1])
+
+    @property
+    def token_count(self) -> int:
+        """Tokens of all rows, without boundaries."""
+        if self.by_columns:
+            every, boundary = np.arange(self.entries), self.base[-1]
+            return sum(int((self.tokens_behind(every, d) != boundary).sum()) for d in range(len(self.base) - 1))
+        return len(self.tokens) - len(self.row_starts) + 1
+
+    def tokens_behind(self, entries: np.ndarray, depth: int) -> np.ndarray:
+        """What stands `depth` tokens behind the beginning of entries of the order: int64."""
+        if not self.by_columns:
+            return self.tokens[self.order[entries].astype(np.int64) + depth].astype(np.int64)
+        if not len(entries):  # of any depth, that no row may have
+            return np.empty(0, dtype=np.int64)
+        if depth == len(self.base) - 1:
+            stored = np.zeros(len(entries), dtype=np.int64)
+        elif depth < 2:
+            token, lo = (self.first_token, self.first_lo) if depth == 0 else (self.second_token, self.second_lo)
+            stored = token[np.searchsorted(lo, entries.astype(np.uint32), side="right") - 1]
+        else:
+            stored = self.tokens[entries + (depth - 2) * self.entries]
+        return self.read(stored, depth)
+
+    def read(self, stored: np.ndarray, depth: int) -> np.ndarray:
+        """Tokens, as they are stored at a depth in `tokens` or in a shallow table, as what they are: int64."""
+        if not self.by_columns:
+            return stored.astype(np.int64)
+        return np.where(stored == self.end[depth], self.base[-1], stored + self.base[depth])
+
+    def row_tokens(self, rows: np.ndarray) -> np.ndarray:
+        """By columns: rows, counted from this shard's first, int64 (rows, longest), boundaries behind their ends."""
+        return np.stack([self.tokens_behind(rows, depth) for depth in range(len(self.base) - 1)], axis=1)
+
+    def rows_at(self, entries: np.ndarray) -> np.ndarray:
+        """The row, counted from this shard's first, that each entry of the order is or lies in: int64."""
+        return entries.astype(np.int64) if self.by_columns else self.row_of(self.order[entries])
 
     def row_of(self, positions: np.ndarray) -> np.ndarray:
         """The row, counted from this shard's first, that each position of `tokens` lies in: int64."""
@@ -67,7 +124,7 @@ class Index:
     @property
     def token_count(self) -> int:
         """Tokens of all rows, without boundaries."""
-        return sum(len(shard.tokens) for shard in self.shards) - int(self.first_rows[-1])
+        return sum(shard.token_count for shard in self.shards)
 
     @property
     def nbytes(self) -> int:
@@ -76,7 +133,7 @@ class Index:
 
     def whole(self) -> tuple[np.ndarray, np.ndarray]:
         """lo and hi of the empty prefix, int64 (shards,) each."""
-        hi = np.array([len(shard.order) for shard in self.shards], dtype=np.int64)
+        hi = np.array([shard.entries for shard in self.shards], dtype=np.int64)
         return np.zeros_like(hi), hi
 
     def some_rows(self, lo: np.ndarray, hi: np.ndarray, entries: np.ndarray) -> np.ndarray:
@@ -86,14 +143,14 @@ class Index:
         for number, shard in enumerate(self.shards):
             mine = np.flatnonzero(np.searchsorted(ends, entries, side="right") == number)
             ranks = entries[mine] - (ends[number] - hi[number])
-            rows[mine] = shard.row_of(shard.order[ranks]) + self.first_rows[number]
+            rows[mine] = shard.rows_at(ranks) + self.first_rows[number]
         return rows
 
     def prefix(self, lo: np.ndarray, hi: np.ndarray, length: int) -> np.ndarray:
         """The tokens that one state, (shards,) each, stands for."""
         shard = int(np.argmax(hi > lo))
-        start = int(self.shards[shard].order[lo[shard]])
-        return self.shards[shard].tokens[start : start + length]
+        tokens = [self.shards[shard].tokens_behind(lo[shard : shard + 1], depth) for depth in range(length)]
+        return np.concatenate([np.empty(0, dtype=np.int64), *tokens])
 
     def save(self, folder: Path) -> None:
         """A folder a shard with one .npy a field, and `index.json`."""
@@ -120,14 +177,19 @@ def _load_shard(folder: Path) -> Shard:
 
 
 def build_index(
-    rows: Ragged, vocabulary: int, sort: Literal["suffixes", "rows"], shard_tokens: int = SHARD_TOKENS
+    rows: Ragged, vocabulary: int, sort: Literal["suffixes", "rows", "columns"], shard_tokens: int = SHARD_TOKENS
 ) -> Index:
     """Index of the rows. Token ids must be below `vocabulary`. Empty rows are kept and never matched.
 
-    A row is never cut: one that is longer than `shard_tokens` is a shard of its own.
+    A row is never cut: one that is longer than `shard_tokens` is a shard of its own. "columns" asks for
+    rows that are sorted, one that continues another before it, and for none that is empty.
     """
     cuts = _cut(rows, shard_tokens)
-    shards = tuple(_build_shard(rows, begin, end, vocabulary, sort) for begin, end in pairwise(cuts))
+    if sort == "columns":
+        stored = _columns_format(rows, vocabulary)
+        shards = tuple(_build_columns(rows, begin, end, vocabulary, stored) for begin, end in pairwise(cuts))
+    else:
+        shards = tuple(_build_shard(rows, begin, end, vocabulary, sort) for begin, end in pairwise(cuts))
     return Index(shards=shards, first_rows=np.array(cuts, dtype=np.int64), boundary=vocabulary)
 
 
@@ -150,10 +212,72 @@ def _build_shard(rows: Ragged, begin: int, end: int, boundary: int, sort: str) -
         starts = np.zeros(len(tokens), dtype=bool)
         starts[row_starts[:-1]] = True
         order = order[starts[order]]
-    arrays = (tokens, order, row_starts, *_shallow(tokens, order))
+    return _shard(tokens, order, row_starts, _none(np.int64), _none(np.int64), *_shallow(tokens, order))
+
+
+def _shard(*arrays: np.ndarray) -> Shard:
     for array in arrays:
         array.setflags(write=False)  # as mapped files are, so that compiled code meets one type of array
     return Shard(**{field.name: array for field, array in zip(fields(Shard), arrays, strict=True)})
+
+
+def _none(dtype: type) -> np.ndarray:
+    return np.empty(0, dtype=dtype)
+
+
+def _columns_format(rows: Ragged, boundary: int) -> tuple[np.ndarray, np.ndarray, np.dtype]:
+    """`Shard.base` and `Shard.end`, and the smallest type for what is stored, the same for all shards."""
+    lengths, begins = rows.lengths, np.asarray(rows.offsets)[:-1]
+    if lengths.min(initial=1) == 0 or not _ascend(np.asarray(rows.values), np.asarray(rows.offsets)):
+        raise ValueError("rows that are stored by columns are sorted, and none is empty")
+    base, end, widest = [], [], 0
+    for depth in range(lengths.max(initial=0)):
+        there = lengths > depth
+        tokens = rows.values[begins[there] + depth]
+        base.append(int(tokens.min()))
+        span = int(tokens.max()) - base[-1]
+        end.append(-1 if there.all() else span + 1)
+        widest = max(widest, span, end[-1])
+    return np.array([*base, boundary]), np.array([*end, 0]), np.min_scalar_type(widest)
+
+
+@numba.njit(cache=True)
+def _ascend(values: np.ndarray, offsets: np.ndarray) -> bool:
+    """Whether rows are sorted; one that continues another comes before it, since boundaries are largest."""
+    for row in range(1, len(offsets) - 1):
+        before, at = offsets[row - 1], offsets[row]
+        while before < offsets[row] and at < offsets[row + 1] and values[before] == values[at]:
+            before += 1
+            at += 1
+        if at < offsets[row + 1] and (before == offsets[row] or values[before] > values[at]):
+            return False
+    return True
+
+
+def _build_columns(
+    rows: Ragged, begin: int, end: int, boundary: int, stored: tuple[np.ndarray, np.ndarray, np.dtype]
+) -> Shard:
+    tokens, row_starts = _with_boundaries(rows, begin, end, boundary)
+    first_token, first_lo, second_token, second_lo, second_offsets = _shallow(tokens, row_starts[:-1])
+    base, ends, dtype = stored
+    starts, stops = row_starts[:-1].astype(np.int64), row_starts[1:].astype(np.int64) - 1
+
+    def packed(column: np.ndarray, depth: int) -> np.ndarray:
+        return np.where(column == boundary, ends[depth], column - base[depth]).astype(dtype)
+
+    columns = [packed(tokens[np.minimum(starts + depth, stops)], depth) for depth in range(2, len(base) - 1)]
+    return _shard(
+        np.concatenate([np.empty(0, dtype=dtype), *columns]),
+        _none(np.uint32),
+        _none(np.uint32),
+        base,
+        ends,
+        packed(first_token, 0),
+        first_lo,
+        packed(second_token, 1),
+        second_lo,
+        second_offsets,
+    )
 
 
 def _with_boundaries(rows: Ragged, begin: int, end: int, boundary: int) -> tuple[np.ndarray, np.ndarray]:

@@ -54,7 +54,7 @@ def _named(
     narrow = np.flatnonzero(~wide)
     for number, (shard, first_row) in enumerate(zip(view.index.shards, view.index.first_rows, strict=False)):
         ranks, owner = concatenated_ranges(lo[narrow, number], (hi - lo)[narrow, number])
-        documents.append(view.documents[shard.row_of(shard.order[ranks]) + first_row].astype(np.int64))
+        documents.append(view.documents[shard.rows_at(ranks) + first_row].astype(np.int64))
         owners.append(narrow[owner])
     for state in np.flatnonzero(wide):
         drawn = view.index.some_rows(lo[state], hi[state], rng.choice(rows[state], few, replace=False))

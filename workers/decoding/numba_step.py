@@ -1,10 +1,12 @@
 """The step of `step.py` for the CPU, compiled: the same results without enumerating what cannot be among the best.
 
-A query's beams share one heap of the best continuations found so far. Narrow beams are enumerated first. A wide one
-is then asked the other way round: only tokens whose log-probability would enter the heap are looked up in it, by
-binary search. What is not looked up cannot beat the worst entry of a full heap, which is the certificate that
-nothing is missed; where the model likes too many tokens that the index does not have, the beam is enumerated.
-Tokens are found by blocks of the vocabulary, of which only those are read whose largest log-probability suffices.
+A query's beams share one pool of the best continuations found so far. It takes in more than are wanted; when it is
+full, a partition leaves the wanted ones, and the worst of them is the floor that others must pass. Narrow beams are
+enumerated first. A wide one is then asked the other way round: only tokens whose log-probability would pass the floor
+are looked up in it, by binary search. What is not looked up cannot beat the worst of as many as are wanted, which is
+the certificate that nothing is missed; where the model likes too many tokens that the index does not have, the beam
+is enumerated. Tokens are found by blocks of the vocabulary, of which only those are read whose largest
+log-probability suffices.
 """
 
 from typing import NamedTuple
@@ -13,6 +15,7 @@ import numba
 import numpy as np
 
 from workers.decoding.index import Index
+from workers.decoding.numba_pool import clear, empty_pool, keep_best, passes, sort_slots, take
 from workers.decoding.step import Beams, Chosen
 
 BLOCK = 64
@@ -22,6 +25,8 @@ SCANNED = 32
 as reading about so many log-probabilities in a row."""
 SCANNED_TABLE = 8
 """The same for the entries of a shallow table, which lie side by side."""
+NARROW = 512
+"""So many entries are never wide: to read them takes as long as to prepare a search by token."""
 
 
 class Arrays(NamedTuple):
@@ -29,6 +34,8 @@ class Arrays(NamedTuple):
 
     tokens: tuple[np.ndarray, ...]
     order: tuple[np.ndarray, ...]
+    base: tuple[np.ndarray, ...]
+    end: tuple[np.ndarray, ...]
     first_token: tuple[np.ndarray, ...]
     first_lo: tuple[np.ndarray, ...]
     second_token: tuple[np.ndarray, ...]
@@ -36,16 +43,16 @@ class Arrays(NamedTuple):
     second_offsets: tuple[np.ndarray, ...]
 
 
-class Heap(NamedTuple):
-    """The best continuations of one query, the worst at the root. `size` has one entry, `slot` is the heap itself."""
+class Keys(NamedTuple):
+    """Where the next tokens of a window's entries stand: at `offset` behind the entry's own number, or behind its
+    position where there is an order. They count from `base`, and `end` stands for the boundary."""
 
-    size: np.ndarray
-    slot: np.ndarray
-    total: np.ndarray
-    beam: np.ndarray
-    token: np.ndarray
-    lo: np.ndarray
-    hi: np.ndarray
+    tokens: np.ndarray
+    order: np.ndarray
+    offset: int
+    base: int
+    end: int
+    boundary: int
 
 
 def best_continuations(
@@ -61,100 +68,116 @@ def best_continuations(
 @numba.njit(cache=True, nogil=True)
 def _best(arrays, boundary, begins, lo, hi, score, log_probs, depth, most):  # type: ignore[no-untyped-def]
     """All queries of a batch; returns the fields of `Chosen`."""
-    queries, shards = len(begins) - 1, lo.shape[1]
-    room = queries * most
+    room, shards = (len(begins) - 1) * most, lo.shape[1]
     beam, token, place = np.empty(room, np.int64), np.empty(room, np.int64), np.empty(room, np.int64)
-    new_lo, new_hi = np.empty((room, shards), np.int64), np.empty((room, shards), np.int64)
-    total, grows = np.empty(room, np.float64), np.empty(room, np.bool_)
-    heap = Heap(
-        np.zeros(1, np.int64),
-        np.empty(most, np.int64),
-        np.empty(most, np.float64),
-        np.empty(most, np.int64),
-        np.empty(most, np.int64),
-        np.empty((most, shards), np.int64),
-        np.empty((most, shards), np.int64),
-    )
-    maxima = np.empty((log_probs.shape[1] + BLOCK - 1) // BLOCK, np.float32)
-    written = 0
-    for query in range(queries):
-        heap.size[0] = 0
-        _fill(heap, arrays, boundary, begins[query], begins[query + 1], lo, hi, score, log_probs, depth, maxima)
-        count = heap.size[0]
-        for at in range(count - 1, -1, -1):
-            slot = _pop(heap)
-            out = written + at
-            beam[out], token[out], total[out], place[out] = heap.beam[slot], heap.token[slot], heap.total[slot], at
-            new_lo[out], new_hi[out] = heap.lo[slot], heap.hi[slot]
-            grows[out] = _grows(arrays, boundary, heap.lo[slot], heap.hi[slot], depth + 1)
-        written += count
-    return (
-        beam[:written],
-        token[:written],
-        new_lo[:written],
-        new_hi[:written],
-        total[:written],
-        place[:written],
-        grows[:written],
-    )
+    new_lo, new_hi = np.zeros((room, shards), np.int64), np.zeros((room, shards), np.int64)
+    total = np.empty(room, np.float64)
+    low, high = _windows(arrays, boundary, lo, hi, depth)
+    pool = empty_pool(most)
+    merged = np.empty(most, np.int64)
+    out = 0
+    for query in range(len(begins) - 1):
+        clear(pool)
+        beams = np.arange(begins[query], begins[query + 1])
+        _fill(pool, most, arrays, boundary, beams, low, high, score, log_probs, depth)
+        keep_best(pool, most)
+        slots = pool.slot[: pool.size[0]]
+        sort_slots(slots, pool.total, pool.key, merged)
+        for at, slot in enumerate(slots):
+            beam[out], token[out] = pool.key[slot] // boundary, pool.key[slot] % boundary
+            total[out], place[out], shard = pool.total[slot], at, pool.shard[slot]
+            new_lo[out, shard], new_hi[out, shard] = pool.at[slot], pool.end[slot]
+            out += 1
+    beam, token, new_lo, new_hi = beam[:out], token[:out], new_lo[:out], new_hi[:out]
+    _find_elsewhere(arrays, depth, low, high, beam, token, new_lo, new_hi)
+    _to_intervals(arrays, depth, new_lo, new_hi)
+    return beam, token, new_lo, new_hi, total[:out], place[:out], _grows(arrays, boundary, new_lo, new_hi, depth + 1)
 
 
 @numba.njit(cache=True, nogil=True)
-def _fill(heap, arrays, boundary, begin, end, lo, hi, score, log_probs, depth, maxima):  # type: ignore[no-untyped-def]
-    """One query: narrow beams first, so that wide ones meet a full heap."""
-    scanned = max(log_probs.shape[1] // (SCANNED_TABLE if depth < 2 else SCANNED), 32)
-    lows, highs = np.empty((end - begin, lo.shape[1]), np.int64), np.empty((end - begin, lo.shape[1]), np.int64)
-    for beam in range(begin, end):
-        _windows(arrays, boundary, lo[beam], hi[beam], depth, lows[beam - begin], highs[beam - begin])
-    for wide in (False, True):
-        for beam in range(begin, end):
-            window = lows[beam - begin], highs[beam - begin]
-            if (np.sum(window[1] - window[0]) > scanned) != wide:
-                continue
-            if _full(heap) and score[beam] < heap.total[heap.slot[0]]:
-                continue  # a log-probability is never above 0
-            if wide:
-                _look_up(heap, arrays, boundary, beam, window, score[beam], log_probs[beam], depth, maxima)
-            else:
-                _enumerate(heap, arrays, boundary, beam, window, score[beam], log_probs[beam], depth, np.inf)
+def _fill(pool, most, arrays, boundary, beams, low, high, score, log_probs, depth):  # type: ignore[no-untyped-def]
+    """One query: narrow beams first, so that wide ones meet a high floor."""
+    narrow = max(log_probs.shape[1] // (SCANNED_TABLE if depth < 2 else SCANNED), NARROW)
+    wide = np.empty(len(beams), np.bool_)
+    for each, beam in enumerate(beams):
+        wide[each] = np.sum(high[beam] - low[beam]) > narrow
+    window = low, high
+    _enumerate(pool, most, arrays, boundary, beams[~wide], window, score, log_probs, depth, np.inf)
+    maxima = np.empty((log_probs.shape[1] + BLOCK - 1) // BLOCK, np.float32)
+    for each in np.flatnonzero(wide):
+        if score[beams[each]] >= pool.floor_total[0]:
+            one = beams[each : each + 1]
+            _look_up(pool, most, arrays, boundary, one, window, score, log_probs, depth, maxima)
 
 
-# ---------------------------------------------------------------- one beam's continuations
+# ---------------------------------------------------------------- where continuations stand
 #
 # A beam's window in a shard is where its continuations stand: entries of the first table (depth 0), of the second
-# (depth 1), of `order` itself (deeper).
+# (depth 1), of the sorted rows or suffixes themselves (deeper).
 
 
 @numba.njit(cache=True, nogil=True)
-def _windows(arrays, boundary, lo, hi, depth, low, high):  # type: ignore[no-untyped-def]
-    """Write a beam's windows, one a shard, into `low` and `high`. Boundaries come last in a window and are cut off,
-    except below the tables."""
-    for shard in range(len(lo)):
-        low[shard], high[shard] = lo[shard], hi[shard]
-        if hi[shard] > lo[shard] and depth == 0:
-            low[shard], high[shard] = 0, len(arrays.first_token[shard])
-        elif hi[shard] > lo[shard] and depth == 1:
-            group = np.searchsorted(arrays.first_lo[shard], np.uint32(lo[shard]), side="right") - 1
-            low[shard] = arrays.second_offsets[shard][group]
-            high[shard] = arrays.second_offsets[shard][group + 1]
-            high[shard] -= arrays.second_token[shard][high[shard] - 1] == boundary
+def _windows(arrays, boundary, lo, hi, depth):  # type: ignore[no-untyped-def]
+    """(low, high) of each beam in each shard. Boundaries come last in a window and are cut off, except below the
+    tables where rows are not stored by columns."""
+    low, high = lo.copy(), hi.copy()
+    for shard in range(lo.shape[1]):
+        base, first_lo, offsets = arrays.base[shard], arrays.first_lo[shard], arrays.second_offsets[shard]
+        if len(base) and depth >= len(base) - 1:
+            high[:, shard] = low[:, shard]
+        for beam in range(len(lo) if depth < 2 else 0):
+            if low[beam, shard] == high[beam, shard]:
+                continue
+            if depth == 0:
+                low[beam, shard], high[beam, shard] = 0, len(first_lo) - 1
+                continue
+            group = np.searchsorted(first_lo, np.uint32(lo[beam, shard]), side="right") - 1
+            end = np.int64(offsets[group + 1])
+            bounded = _token_at(_keys(arrays, shard, 1), end - 1) == boundary
+            low[beam, shard], high[beam, shard] = offsets[group], end - bounded
+    return low, high
 
 
-@numba.njit(cache=True, nogil=True, inline="always")
-def _token_at(arrays, shard, depth, at):  # type: ignore[no-untyped-def]
+@numba.njit(cache=True, nogil=True)
+def _to_intervals(arrays, depth, lo, hi):  # type: ignore[no-untyped-def]
+    """Replace entries of a shallow table by the intervals that they stand for."""
+    for shard in range(lo.shape[1] if depth < 2 else 0):
+        los = arrays.first_lo[shard] if depth == 0 else arrays.second_lo[shard]
+        for each in range(len(lo)):
+            if hi[each, shard] > lo[each, shard]:
+                lo[each, shard], hi[each, shard] = los[lo[each, shard]], los[hi[each, shard]]
+
+
+@numba.njit(cache=True, nogil=True)
+def _keys(arrays, shard, depth):  # type: ignore[no-untyped-def]
+    order, bases = arrays.order[shard], arrays.base[shard]
+    base, end, boundary, offset = 0, -1, 0, depth  # boundaries are stored as they are
+    if len(bases):
+        base, end, boundary = (
+            bases[min(depth, len(bases) - 1)],
+            arrays.end[shard][min(depth, len(bases) - 1)],
+            bases[-1],
+        )
+        offset = (depth - 2) * np.int64(arrays.first_lo[shard][-1])
     if depth == 0:
-        return np.int64(arrays.first_token[shard][at])
+        return Keys(arrays.first_token[shard], order[:0], 0, base, end, boundary)
     if depth == 1:
-        return np.int64(arrays.second_token[shard][at])
-    return np.int64(arrays.tokens[shard][np.int64(arrays.order[shard][at]) + depth])
+        return Keys(arrays.second_token[shard], order[:0], 0, base, end, boundary)
+    return Keys(arrays.tokens[shard], order, offset, base, end, boundary)
 
 
 @numba.njit(cache=True, nogil=True)
-def _first_not_below(arrays, shard, depth, low, high, token):  # type: ignore[no-untyped-def]
+def _token_at(keys, at):  # type: ignore[no-untyped-def]
+    stored = np.int64(keys.tokens[(np.int64(keys.order[at]) if len(keys.order) else at) + keys.offset])
+    return keys.boundary if stored == keys.end else stored + keys.base
+
+
+@numba.njit(cache=True, nogil=True)
+def _first_not_below(keys, low, high, token):  # type: ignore[no-untyped-def]
     """The first entry of a window whose token is `token` or larger; `high` where there is none."""
     while low < high:
         middle = (low + high) // 2
-        if _token_at(arrays, shard, depth, middle) < token:
+        if _token_at(keys, middle) < token:
             low = middle + 1
         else:
             high = middle
@@ -162,64 +185,140 @@ def _first_not_below(arrays, shard, depth, low, high, token):  # type: ignore[no
 
 
 @numba.njit(cache=True, nogil=True)
-def _run_end(arrays, shard, depth, at, high, token):  # type: ignore[no-untyped-def]
+def _run_end(keys, at, high, token):  # type: ignore[no-untyped-def]
     """Where the run of `token` that begins at `at` ends: strides that double, then a binary search."""
-    if depth < 2:
-        return at + 1
     step, before = 1, at
-    while before + step < high and _token_at(arrays, shard, depth, before + step) == token:
+    while before + step < high and _token_at(keys, before + step) == token:
         before += step
         step *= 2
-    return _first_not_below(arrays, shard, depth, before + 1, min(before + step, high), token + 1)
+    return _first_not_below(keys, before + 1, min(before + step, high), token + 1)
 
 
 @numba.njit(cache=True, nogil=True)
-def _interval(arrays, shard, depth, at, end):  # type: ignore[no-untyped-def]
-    """The interval of `order` that the entries [at, end) of a window stand for: one of a table, a run below them."""
-    if depth == 0:
-        return np.int64(arrays.first_lo[shard][at]), np.int64(arrays.first_lo[shard][at + 1])
-    if depth == 1:
-        return np.int64(arrays.second_lo[shard][at]), np.int64(arrays.second_lo[shard][at + 1])
-    return at, end
+def _run(keys, low, high, token):  # type: ignore[no-untyped-def]
+    """The entries [at, end) of a window that have `token`; at == end where none has."""
+    at = _first_not_below(keys, low, high, token)
+    if at == high or _token_at(keys, at) != token:
+        return at, at
+    return at, _run_end(keys, at, high, token)
 
 
 @numba.njit(cache=True, nogil=True)
-def _enumerate(heap, arrays, boundary, beam, window, score, log_probs, depth, below):  # type: ignore[no-untyped-def]
-    """Offer every continuation with a log-probability under `below`."""
-    low, high = window
-    for shard in range(len(low)):
-        at = low[shard]
-        while at < high[shard]:
-            token = _token_at(arrays, shard, depth, at)
-            if token == boundary:
-                break
-            end = _run_end(arrays, shard, depth, at, high[shard], token)
-            if log_probs[token] < below and _enters(heap, score + log_probs[token], beam, token):
-                _offer(heap, arrays, beam, token, score + log_probs[token], depth, window, shard, at, end)
-            at = end
+def _earlier_has(arrays, shard, depth, window, beam, token):  # type: ignore[no-untyped-def]
+    for earlier in range(shard):
+        at, end = _run(_keys(arrays, earlier, depth), window[0][beam, earlier], window[1][beam, earlier], token)
+        if at < end:
+            return True
+    return False
 
 
 @numba.njit(cache=True, nogil=True)
-def _look_up(heap, arrays, boundary, beam, window, score, log_probs, depth, maxima):  # type: ignore[no-untyped-def]
-    """Offer those continuations that may enter the heap, found by token."""
-    _block_maxima(log_probs, maxima)
-    size = np.sum(window[1] - window[0])
+def _find_elsewhere(arrays, depth, low, high, beam, token, lo, hi):  # type: ignore[no-untyped-def]
+    """Write where shards other than the one that a continuation was found in have it."""
+    for shard in range(1, lo.shape[1]):  # nothing that the first has was found in another
+        keys = _keys(arrays, shard, depth)
+        for each in range(len(lo)):
+            if lo[each, shard] == hi[each, shard]:
+                lo[each, shard], hi[each, shard] = _run(
+                    keys, low[beam[each], shard], high[beam[each], shard], token[each]
+                )
+
+
+@numba.njit(cache=True, nogil=True)
+def _grows(arrays, boundary, lo, hi, depth):  # type: ignore[no-untyped-def]
+    """Boundaries sort last, so the first entry of an interval tells whether a token follows. bool (continuations,)."""
+    grows = np.zeros(len(lo), np.bool_)
+    for shard in range(lo.shape[1]):
+        length = len(arrays.base[shard]) - 1
+        if 0 <= length <= depth:
+            continue
+        keys, second_lo = _keys(arrays, shard, depth), arrays.second_lo[shard]
+        for each in range(len(lo)):
+            if hi[each, shard] > lo[each, shard]:
+                at = lo[each, shard]
+                if depth == 1:  # the table's entry
+                    at = np.searchsorted(second_lo, np.uint32(at), side="right") - 1
+                grows[each] |= _token_at(keys, at) != boundary
+    return grows
+
+
+# ---------------------------------------------------------------- taking them in
+
+
+@numba.njit(cache=True, nogil=True)
+def _enumerate(pool, most, arrays, boundary, beams, window, score, log_probs, depth, below):  # type: ignore[no-untyped-def]
+    """Take in every continuation with a log-probability under `below`."""
+    found = np.empty((len(pool.slot), 3), np.int64)
+    for shard in range(window[0].shape[1]):
+        keys = _keys(arrays, shard, depth)
+        for beam in beams:
+            if score[beam] < pool.floor_total[0]:  # a log-probability is never above 0
+                continue
+            at, high, first_key, values = (
+                window[0][beam, shard],
+                window[1][beam, shard],
+                beam * boundary,
+                log_probs[beam],
+            )
+            while at < high:
+                at, count = _read(pool, keys, depth, boundary, at, high, first_key, score[beam], values, below, found)
+                for token, begin, end in found[:count]:
+                    if shard == 0 or not _earlier_has(arrays, shard, depth, window, beam, token):
+                        take(pool, score[beam] + values[token], first_key + token, shard, begin, end)
+                if pool.size[0] == len(pool.slot):
+                    keep_best(pool, most)
+
+
+@numba.njit(cache=True, nogil=True)
+def _read(pool, keys, depth, boundary, at, high, first_key, score, values, below, found):  # type: ignore[no-untyped-def]
+    """Write (token, entry, end of its run) of those continuations in [at, high) that pass the floor, at most as many
+    as the pool has room for; returns the entry that comes next and how many were found.
+
+    The innermost loop: on plain arrays and numbers, since those of a tuple are counted references each time.
+    """
+    tokens, order, offset, base, boundary_at, _ = keys
+    floor, floor_key, room = pool.floor_total[0], pool.floor_key[0], len(pool.slot) - pool.size[0]
+    ordered, count = len(order) > 0, 0
+    while at < high and count < room:
+        stored, end = tokens[(np.int64(order[at]) if ordered else at) + offset], at + 1
+        token = np.int64(stored) + base
+        if token == boundary or np.int64(stored) == boundary_at:
+            return high, count
+        if depth > 1 and end < high and tokens[(np.int64(order[end]) if ordered else end) + offset] == stored:
+            end = _run_end(keys, at, high, token)
+        value = values[token]
+        total = score + value
+        if (total > floor or (total == floor and first_key + token < floor_key)) and value < below:
+            found[count, 0], found[count, 1], found[count, 2] = token, at, end
+            count += 1
+        at = end
+    return at, count
+
+
+@numba.njit(cache=True, nogil=True)
+def _look_up(pool, most, arrays, boundary, one, window, score, log_probs, depth, maxima):  # type: ignore[no-untyped-def]
+    """Take in those continuations of one beam that may be among the best, found by token."""
+    beam, values = one[0], log_probs[one[0]]
+    keep_best(pool, most)
+    _block_maxima(values, maxima)
     below = np.float32(np.inf)
-    if not _full(heap):
-        likely = _likely(maxima, len(heap.slot))
-        _look_up_between(heap, arrays, beam, window, score, log_probs, depth, maxima, likely, below)
+    if pool.size[0] < most:
+        likely = _likely(maxima, most)
+        _look_up_between(pool, most, arrays, boundary, beam, window, score[beam], values, depth, maxima, likely, below)
+        keep_best(pool, most)
         below = likely
-    if not _full(heap):
-        _enumerate(heap, arrays, boundary, beam, window, score, log_probs, depth, below)
+    if pool.size[0] < most:
+        _enumerate(pool, most, arrays, boundary, one, window, score, log_probs, depth, below)
         return
-    needed = _needed(heap.total[heap.slot[0]] - score)
+    needed = _needed(pool.floor_total[0] - score[beam])
     if needed >= below:
         return
-    wanted = _count_between(log_probs, maxima, needed, below)
-    if wanted * np.log2(size) > min(size, len(log_probs)) / 2:
-        _enumerate(heap, arrays, boundary, beam, window, score, log_probs, depth, below)
+    size = np.sum(window[1][beam] - window[0][beam])
+    wanted = _count_between(values, maxima, needed, below)
+    if wanted * np.log2(size) > min(size, len(values)) / 2:
+        _enumerate(pool, most, arrays, boundary, one, window, score, log_probs, depth, below)
     else:
-        _look_up_between(heap, arrays, beam, window, score, log_probs, depth, maxima, needed, below)
+        _look_up_between(pool, most, arrays, boundary, beam, window, score[beam], values, depth, maxima, needed, below)
 
 
 @numba.njit(cache=True, nogil=True)
@@ -229,51 +328,21 @@ def _needed(difference):  # type: ignore[no-untyped-def]
 
 
 @numba.njit(cache=True, nogil=True)
-def _look_up_between(heap, arrays, beam, window, score, log_probs, depth, maxima, floor, below):  # type: ignore[no-untyped-def]
-    for block in range(len(maxima)):
-        if maxima[block] < floor:
-            continue
-        for token in range(block * BLOCK, min((block + 1) * BLOCK, len(log_probs))):
-            value = log_probs[token]
-            if value < floor or value >= below or not _enters(heap, score + value, beam, token):
+def _look_up_between(pool, most, arrays, boundary, beam, window, score, values, depth, maxima, floor, below):  # type: ignore[no-untyped-def]
+    for shard in range(window[0].shape[1]):
+        keys, low, high = _keys(arrays, shard, depth), window[0][beam, shard], window[1][beam, shard]
+        for block in range(len(maxima)):
+            if maxima[block] < floor:
                 continue
-            for shard in range(len(window[0])):
-                low, high = window[0][shard], window[1][shard]
-                at = _first_not_below(arrays, shard, depth, low, high, token)
-                if at < high and _token_at(arrays, shard, depth, at) == token:
-                    end = _run_end(arrays, shard, depth, at, high, token)
-                    _offer(heap, arrays, beam, token, score + value, depth, window, shard, at, end)
-                    break
-
-
-@numba.njit(cache=True, nogil=True)
-def _offer(heap, arrays, beam, token, total, depth, window, shard, at, end):  # type: ignore[no-untyped-def]
-    """Put a continuation into the heap, unless an earlier shard has it, which has offered it already."""
-    low, high = window
-    for earlier in range(shard):
-        there = _first_not_below(arrays, earlier, depth, low[earlier], high[earlier], token)
-        if there < high[earlier] and _token_at(arrays, earlier, depth, there) == token:
-            return
-    slot = _push(heap, total, beam, token)
-    for each in range(len(low)):
-        heap.lo[slot, each] = heap.hi[slot, each] = 0
-    heap.lo[slot, shard], heap.hi[slot, shard] = _interval(arrays, shard, depth, at, end)
-    for later in range(shard + 1, len(low)):
-        there = _first_not_below(arrays, later, depth, low[later], high[later], token)
-        if there < high[later] and _token_at(arrays, later, depth, there) == token:
-            stop = _run_end(arrays, later, depth, there, high[later], token)
-            heap.lo[slot, later], heap.hi[slot, later] = _interval(arrays, later, depth, there, stop)
-
-
-@numba.njit(cache=True, nogil=True)
-def _grows(arrays, boundary, lo, hi, depth):  # type: ignore[no-untyped-def]
-    """Boundaries sort last, so the first entry of an interval tells whether a token follows."""
-    for shard in range(len(lo)):
-        if hi[shard] > lo[shard]:
-            at = np.int64(arrays.order[shard][lo[shard]]) + depth
-            if np.int64(arrays.tokens[shard][at]) != boundary:
-                return True
-    return False
+            for token in range(block * BLOCK, min((block + 1) * BLOCK, len(values))):
+                value, key = values[token], beam * boundary + token
+                if value < floor or value >= below or not passes(pool, score + value, key):
+                    continue
+                at, end = _run(keys, low, high, token)
+                if at < end and (shard == 0 or not _earlier_has(arrays, shard, depth, window, beam, token)):
+                    take(pool, score + value, key, shard, at, end)
+                    if pool.size[0] == len(pool.slot):
+                        keep_best(pool, most)
 
 
 # ---------------------------------------------------------------- log-probabilities by blocks
@@ -304,80 +373,3 @@ def _count_between(values, maxima, floor, below):  # type: ignore[no-untyped-def
             for token in range(block * BLOCK, min((block + 1) * BLOCK, len(values))):
                 count += floor <= values[token] < below
     return count
-
-
-# ---------------------------------------------------------------- the heap
-
-
-@numba.njit(cache=True, nogil=True, inline="always")
-def _worse(total, beam, token, other_total, other_beam, other_token):  # type: ignore[no-untyped-def]
-    """Whether a continuation comes after another one: by score, then beam, then token."""
-    if total != other_total:
-        return total < other_total
-    if beam != other_beam:
-        return beam > other_beam
-    return token > other_token
-
-
-@numba.njit(cache=True, nogil=True, inline="always")
-def _slot_worse(heap, one, other):  # type: ignore[no-untyped-def]
-    return _worse(
-        heap.total[one], heap.beam[one], heap.token[one], heap.total[other], heap.beam[other], heap.token[other]
-    )
-
-
-@numba.njit(cache=True, nogil=True, inline="always")
-def _full(heap):  # type: ignore[no-untyped-def]
-    return heap.size[0] == len(heap.slot)
-
-
-@numba.njit(cache=True, nogil=True, inline="always")
-def _enters(heap, total, beam, token):  # type: ignore[no-untyped-def]
-    if not _full(heap):
-        return True
-    root = heap.slot[0]
-    return _worse(heap.total[root], heap.beam[root], heap.token[root], total, beam, token)
-
-
-@numba.njit(cache=True, nogil=True)
-def _push(heap, total, beam, token):  # type: ignore[no-untyped-def]
-    """Add an entry that `_enters`, in the worst one's place where the heap is full; returns its slot."""
-    if _full(heap):
-        slot = heap.slot[0]
-        heap.total[slot], heap.beam[slot], heap.token[slot] = total, beam, token
-        _sink(heap, 0)
-        return slot
-    at = slot = heap.size[0]
-    heap.size[0] += 1
-    heap.total[slot], heap.beam[slot], heap.token[slot] = total, beam, token
-    heap.slot[at] = slot
-    while at > 0 and _slot_worse(heap, slot, heap.slot[(at - 1) // 2]):
-        heap.slot[at] = heap.slot[(at - 1) // 2]
-        at = (at - 1) // 2
-        heap.slot[at] = slot
-    return slot
-
-
-@numba.njit(cache=True, nogil=True)
-def _pop(heap):  # type: ignore[no-untyped-def]
-    """Take the worst entry out; returns its slot."""
-    slot = heap.slot[0]
-    heap.size[0] -= 1
-    heap.slot[0] = heap.slot[heap.size[0]]
-    _sink(heap, 0)
-    return slot
-
-
-@numba.njit(cache=True, nogil=True)
-def _sink(heap, at):  # type: ignore[no-untyped-def]
-    size, slot = heap.size[0], heap.slot[at]
-    while 2 * at + 1 < size:
-        child = 2 * at + 1
-        if child + 1 < size and _slot_worse(heap, heap.slot[child + 1], heap.slot[child]):
-            child += 1
-        if not _slot_worse(heap, heap.slot[child], slot):
-            break
-        heap.slot[at] = heap.slot[child]
-        at = child
-    if size:
-        heap.slot[at] = slot

@@ -28,9 +28,13 @@ class DeviceShard:
     second_token: torch.Tensor
     second_lo: torch.Tensor
     second_offsets: torch.Tensor
+    base: tuple[int, ...]
+    end: tuple[int, ...]
+    """As in `Shard`, both."""
     firsts: int
+    seconds: int
     entries: int
-    """Of the first table and of `order`; the tensors have one more, which means nothing."""
+    """Of the two tables and of the sorted order; the tensors have one more, which means nothing."""
     halvings: tuple[int, int, int]
     """At depth 0, at depth 1, and deeper."""
 
@@ -136,6 +140,8 @@ def _in_shard(
     shard: DeviceShard, boundary: int, lo: torch.Tensor, hi: torch.Tensor, tokens: torch.Tensor, depth: int
 ) -> tuple[torch.Tensor, torch.Tensor]:
     alive, empty = hi > lo, torch.zeros_like(tokens)
+    if shard.base and depth >= len(shard.base) - 1:
+        return empty, empty  # nothing is longer
     if depth > 1:
         low, high = (each[..., None].expand(tokens.shape) for each in (lo, hi))
         begin = _first_not_below(shard, depth, low, high, tokens)
@@ -145,7 +151,7 @@ def _in_shard(
     keys, los = (shard.first_token, shard.first_lo) if depth == 0 else (shard.second_token, shard.second_lo)
     low, high = (each[..., None].expand(tokens.shape) for each in _table_window(shard, lo, depth))
     entry = _first_not_below(shard, depth, low, high, tokens).clamp(max=len(keys) - 1)
-    inside = alive[..., None] & (entry < high) & (tokens < boundary) & (keys[entry] == tokens)
+    inside = alive[..., None] & (entry < high) & (tokens < boundary) & (_token_at(shard, depth, entry) == tokens)
     following = (entry + 1).clamp(max=len(los) - 1)
     return torch.where(inside, los[entry].long(), empty), torch.where(inside, los[following].long(), empty)
 
@@ -174,22 +180,36 @@ def _token_at(shard: DeviceShard, depth: int, at: torch.Tensor) -> torch.Tensor:
     """The token of entries of a window; any token for one past the end."""
     if depth < 2:
         keys = shard.first_token if depth == 0 else shard.second_token
-        return keys[at.clamp(max=len(keys) - 1)]
+        return _read(shard, keys[at.clamp(max=len(keys) - 1)], depth)
     return _token_behind(shard, depth, at)
 
 
 def _token_behind(shard: DeviceShard, depth: int, at: torch.Tensor) -> torch.Tensor:
-    """What stands `depth` tokens behind the beginning of entries of `order`."""
+    """What stands `depth` tokens behind the beginning of entries of the sorted order; by columns, from depth 1 on."""
+    if shard.base and depth == 1:
+        entry = torch.searchsorted(shard.second_lo[: shard.seconds], at.int().contiguous(), right=True) - 1
+        return _token_at(shard, 1, entry.clamp(min=0))
+    if shard.base:
+        column = (depth - 2) * shard.entries
+        return _read(shard, shard.tokens[(at + column).clamp(max=len(shard.tokens) - 1)], depth)
     position = shard.order[at.clamp(max=len(shard.order) - 1)].long() + depth
     return shard.tokens[position.clamp(max=len(shard.tokens) - 1)]
+
+
+def _read(shard: DeviceShard, stored: torch.Tensor, depth: int) -> torch.Tensor:
+    """As `Shard.read`."""
+    if not shard.base:
+        return stored
+    return torch.where(stored == shard.end[depth], shard.base[-1], stored + shard.base[depth])
 
 
 def _grows(index: DeviceIndex, lo: torch.Tensor, hi: torch.Tensor, depth: int) -> torch.Tensor:
     """Boundaries sort last, so the first entry of an interval tells whether a token follows."""
     grows = torch.zeros(lo.shape[:-1], dtype=torch.bool, device=lo.device)
     for number, shard in enumerate(index.shards):
-        follows = _token_behind(shard, depth, lo[..., number])
-        grows |= (hi > lo)[..., number] & (follows != index.boundary)
+        there = (hi > lo)[..., number]
+        if not shard.base or depth < len(shard.base) - 1:
+            grows |= there & (_token_behind(shard, depth, lo[..., number]) != index.boundary)
     return grows
 
 
@@ -205,7 +225,13 @@ def _to_device(shard: Shard, device: torch.device) -> DeviceShard:
     tensors = {name: torch.from_numpy(array).to(device) for name, array in arrays.items()}
     first, second, deeper = (width.bit_length() for width in widest)
     return DeviceShard(
-        **tensors, firsts=len(shard.first_token), entries=len(shard.order), halvings=(first, second, deeper)
+        **tensors,
+        base=tuple(shard.base.tolist()),
+        end=tuple(shard.end.tolist()),
+        firsts=len(shard.first_token),
+        seconds=len(shard.second_token),
+        entries=shard.entries,
+        halvings=(first, second, deeper),
     )
 
 

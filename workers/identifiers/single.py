@@ -6,7 +6,7 @@ Spans stand in for the queries that most documents lack: a document that is neve
 import numpy as np
 
 from workers.corpus.documents import Corpus
-from workers.identifiers.sets import IdentifierSet, Pairs, query_documents, row_view, seeded_order
+from workers.identifiers.sets import IdentifierSet, Pairs, naming_view, query_documents, seeded_order
 from workers.ragged import Ragged
 from workers.settings import SpanIdentifiers
 from workers.tokenized import TokenizedCorpus
@@ -38,7 +38,7 @@ def identifier_set(
     usable = identifiers.lengths[documents] > 0
     return IdentifierSet(
         kind=settings.kind,
-        views=(row_view(view, identifiers, np.arange(len(identifiers)), vocabulary),),
+        views=(naming_view(view, identifiers, vocabulary),),
         train=train.take(seeded_order(len(train), seed)),
         held_out=_pairs(tokenized.queries, queries[usable], documents[usable], identifiers),
         vocabulary=vocabulary,
