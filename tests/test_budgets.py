@@ -156,8 +156,8 @@ def test_more_inference_costs_more_and_finds_more(search, kind: str) -> None:
 
 def test_a_code_that_is_cut_off_names_all_documents_below_it(search, trained: Trainer) -> None:
     view = load(trained, "codebook").ids.views[0]
-    shard = view.index.shards[0]
-    first = {f"d{d}": int(shard.tokens[shard.row_starts[row]]) for row, d in enumerate(view.documents.tolist())}
+    firsts = view.index.shards[0].row_tokens(np.arange(len(view.documents)))[:, 0]
+    first = {f"d{document}": int(token) for document, token in zip(view.documents, firsts, strict=True)}
     _, run = search("codebook", {"beams": 2, "max_new_tokens": 1})
     for ranking in run.values():
         groups = [first[docid] for docid, _ in ranking]
