@@ -53,8 +53,8 @@ def test_no_step_waits_for_the_host(family: str) -> None:
     opened = session(family)
     index = DeviceIndex.of(INDEX, torch.device("cpu"))
     with NoReading():
-        steps, rows, _ = device_beam._search(opened, index, Search(beams=5, max_new_tokens=4, wanted=5), 8)
-    assert len(steps) == len(rows) == 4
+        steps, rows, _, _ = device_beam._search(opened, index, Search(beams=5, max_new_tokens=4, wanted=5), 8)
+    assert len(steps) == rows.shape[1] == 4
 
 
 def test_no_step_reads_the_index_or_the_scores() -> None:
@@ -67,7 +67,7 @@ def test_no_step_reads_the_index_or_the_scores() -> None:
             return torch.empty(len(parents), VOCABULARY, device="meta")
 
     index = DeviceIndex.of(INDEX, torch.device("meta"))
-    steps, _, certified = device_beam._search(Session(), index, Search(beams=5, max_new_tokens=4, wanted=5), 8)
+    steps, _, certified, _ = device_beam._search(Session(), index, Search(beams=5, max_new_tokens=4, wanted=5), 8)
     assert len(steps) == 4
     assert certified.device.type == "meta"
 
@@ -93,7 +93,29 @@ def test_looks_up_more_where_the_best_are_not_allowed() -> None:
     fake = Session()
     search = Search(beams=2, max_new_tokens=2)
     found = device_beam.beam_search_on_device(fake, DeviceIndex.of(index, torch.device("cpu")), search)
-    assert fake.restarts > 0
     expected = beam_search(Session(), index, search)
     for query in range(2):
         assert sequences(found.candidates, index, query) == sequences(expected.candidates, index, query)
+
+
+def test_narrow_beams_need_no_second_search() -> None:
+    """N-grams soon have fewer continuations than beams, and the model likes others: they are enumerated."""
+    vocabulary = 2000
+    rows = np.random.default_rng(0).integers(0, vocabulary, size=(60, 12)).tolist()
+    index = build_index(Ragged.of(rows), vocabulary, "suffixes")
+
+    class Session:
+        first = torch.log_softmax(torch.randn(2, vocabulary, generator=torch.Generator().manual_seed(0)), -1)
+
+        def restart(self) -> None:
+            raise AssertionError("searched again")
+
+        def advance(self, parents: torch.Tensor, tokens: torch.Tensor, each: int | None = None) -> torch.Tensor:
+            return self.first[:1].expand(len(parents), -1)
+
+    search = Search(beams=4, max_new_tokens=6)
+    found = device_beam.beam_search_on_device(Session(), DeviceIndex.of(index, torch.device("cpu")), search)
+    expected = beam_search(Session(), index, search)
+    for query in range(2):
+        assert sequences(found.candidates, index, query) == sequences(expected.candidates, index, query)
+    assert found.rows.tolist() == expected.rows.tolist()

@@ -52,7 +52,7 @@ class Texts:
         other = np.array([[(0, len(shard.order)) for shard in shards]], dtype=np.int64)
         states = np.concatenate([other, states])
         return Candidates(
-            query=np.array([query + 1] + [query] * len(log_probs)),
+            query=np.array([query - 1] + [query] * len(log_probs)),
             lo=states[:, :, 0],
             hi=states[:, :, 1],
             length=np.array([1] + [len(ngram) for ngram in log_probs]),

@@ -38,7 +38,7 @@ class Names:
         length = np.array([1] + [len(path) for path in written])
         grows = [False] + [bool(can_grow(index, lo[i : i + 1], hi[i : i + 1], length[i])[0]) for i in range(1, len(lo))]
         return Candidates(
-            query=np.array([QUERY + 1] + [QUERY] * len(written)),
+            query=np.array([QUERY - 1] + [QUERY] * len(written)),
             lo=lo,
             hi=hi,
             length=length,
@@ -59,16 +59,19 @@ class Names:
         return sorted({tuple(row[: n + 1]) for row in self.rows for n in range(len(row))})
 
 
-def reference(names: list[Names], written: list[dict[Path, float] | None], in_beam, most: list[int]) -> dict:
+def reference(names: list[Names], written: list[dict[Path, float] | None], in_beam, most: list[int], kept) -> dict:
     """{document: score} by sums in dictionaries."""
     total: dict[int, float] = {}
     for each, paths, beam, longest in zip(names, written, in_beam, most, strict=True):
+        ended: list[tuple[float, set[int]]] = []
         for path, score in (paths or {}).items():
             below = [d for row, d in zip(each.rows, each.documents, strict=True) if tuple(row[: len(path)]) == path]
             grows = any(tuple(row[: len(path)]) == path and len(row) > len(path) for row in each.rows)
             if beam[path] and (not grows or len(path) == longest):
-                for document in set(below):
-                    total[document] = total.get(document, 0.0) + math.exp(score)
+                ended.append((score, set(below)))
+        for score, below in sorted(ended, key=lambda one: -one[0])[:kept]:
+            for document in below:
+                total[document] = total.get(document, 0.0) + math.exp(score)
     return {document: math.log(value) for document, value in total.items()}
 
 
@@ -98,8 +101,8 @@ def case_strategy(draw):
 
 
 @settings(max_examples=300, deadline=None)
-@given(case_strategy(), st.integers(1, 12))
-def test_equals_dictionaries(case, depth) -> None:
+@given(case_strategy(), st.integers(1, 12), st.sampled_from([None, 1, 3]))
+def test_equals_dictionaries(case, depth, kept) -> None:
     """Shared identifiers, several a document, several views and shards, prefixes cut off, more rows than `depth`."""
     names, written, in_beam, most = case
     candidates = [
@@ -107,9 +110,9 @@ def test_equals_dictionaries(case, depth) -> None:
         for each, paths, beam in zip(names, written, in_beam, strict=True)
     ]
     views = [each.view for each in names]
-    expected = reference(names, written, in_beam, most)
+    expected = reference(names, written, in_beam, most, kept)
     for seed in range(3):
-        documents, scores = rank_named(views, candidates, most, QUERY, depth, np.random.default_rng(seed))
+        documents, scores = rank_named(views, candidates, most, kept, QUERY, depth, np.random.default_rng(seed))
         assert (documents.dtype, scores.dtype) == (np.int64, np.float64)
         assert len(set(documents.tolist())) == len(documents)
         best = sorted(expected.values(), reverse=True)[:depth]
@@ -129,7 +132,7 @@ def test_documents_of_a_wide_state_are_equally_likely(shard_tokens: int, shared:
     candidates = [names.candidates({(1,): -0.5, (2, 0): -0.2})]
     draws, count = 1200, Counter[int]()
     for seed in range(draws):
-        found, _ = rank_named([names.view], candidates, [1], QUERY, 4, np.random.default_rng(seed))
+        found, _ = rank_named([names.view], candidates, [1], None, QUERY, 4, np.random.default_rng(seed))
         count.update(found.tolist())
         assert found[0] == 10
         assert len(found) == 4
@@ -143,7 +146,7 @@ def test_ties_are_broken_at_random_and_seeded() -> None:
     candidates = [names.candidates({(0,): -1.0, (1,): -1.0, (2,): -2.0})]
     orders = []
     for seed in [*range(30), *range(30)]:
-        found, _ = rank_named([names.view], candidates, [3], QUERY, 10, np.random.default_rng(seed))
+        found, _ = rank_named([names.view], candidates, [3], None, QUERY, 10, np.random.default_rng(seed))
         assert sorted(found[:4].tolist()) == [0, 1, 2, 3]
         assert found[4] == 4
         orders.append(tuple(found.tolist()))
@@ -155,6 +158,6 @@ def test_nothing_written_names_nothing() -> None:
     names = Names([[1, 2]], [0])
     unfinished = names.candidates({(1,): -0.1})
     for candidates in ([None], [names.candidates({})], [unfinished]):
-        found, scores = rank_named([names.view], candidates, [2], QUERY, 10, np.random.default_rng(0))
+        found, scores = rank_named([names.view], candidates, [2], None, QUERY, 10, np.random.default_rng(0))
         assert len(found) == len(scores) == 0
-    assert rank_named([names.view], [unfinished], [1], QUERY, 10, np.random.default_rng(0))[0].tolist() == [0]
+    assert rank_named([names.view], [unfinished], [1], None, QUERY, 10, np.random.default_rng(0))[0].tolist() == [0]

@@ -21,7 +21,7 @@ def compare(rows, vocabulary, sort, shard_tokens, seed, most, longest, ties, bac
     lo, hi = (np.tile(each, (QUERIES, 1)) for each in index.whole())
     live = Beams(query=np.arange(QUERIES), lo=lo, hi=hi, score=np.zeros(QUERIES))
     for depth in range(longest):
-        log_probs = -rng.exponential(size=(len(live.query), vocabulary)).astype(np.float32)
+        log_probs = -rng.exponential(size=(len(live.query), vocabulary + 7)).astype(np.float32)
         if ties:
             log_probs = np.round(log_probs)
         expected = step.best_continuations(index, live, log_probs, depth, QUERIES, most)

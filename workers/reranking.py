@@ -37,7 +37,7 @@ def rerank(
     token where identifiers are compared by their mean. The others follow in their order, with scores that go on
     falling. Also returns the rows of each view's passes, see `Likelihoods.rows`; None for a view that was not asked.
     """
-    log_probs = np.zeros(len(identifiers.query))
+    log_probs = np.full(len(identifiers.query), -np.inf)
     passes: list[np.ndarray | None] = []
     for number, session in enumerate(sessions):
         mine = np.flatnonzero(identifiers.view == number)

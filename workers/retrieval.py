@@ -136,7 +136,8 @@ def batch_size(loaded: Loaded, settings: EvaluationSettings, budget: Budget) -> 
     if budget.rerank is not None:
         each = 1 if loaded.ids.ranks_by == "evidence" else max(view.most_rows for view in views)
         rows = max(rows, budget.rerank * each)
-    return memory.queries(rows, limit // len(views))
+    held = 1 if budget.rerank is None else len(views)  # encoded queries are kept to rank again
+    return memory.queries(rows, limit // held)
 
 
 def searched(ids: IdentifierSet, budget: Budget) -> list[int]:
@@ -158,7 +159,9 @@ def _answer(
     sessions: list[ScoringSession | None] = [None] * len(loaded.ids.views)
     candidates: list[Candidates | None] = [None] * len(loaded.ids.views)
     for number in searched(loaded.ids, budget):
-        sessions[number] = session = _open(loaded, loaded.ids.views[number], batch)
+        session = _open(loaded, loaded.ids.views[number], batch)
+        if budget.rerank is not None:
+            sessions[number] = session
         found = _write(loaded, settings, budget, number, session, batch)
         candidates[number] = found.candidates
         flops += inference_flops(shape, lengths, found.rows)
@@ -191,7 +194,7 @@ def _write(
         sampling = Sampling(
             samples=budget.samples, temperature=budget.temperature, max_new_tokens=new_tokens(budget, view)
         )
-        generators = [np.random.default_rng([settings.seed, row, number]) for row in batch.tolist()]
+        generators = [np.random.default_rng([settings.seed, row, 1 + number]) for row in batch.tolist()]
         return sample(session, view.index, sampling, generators)
     assert budget.beams is not None
     by_evidence = loaded.ids.ranks_by == "evidence"
@@ -219,7 +222,7 @@ def _rank(
     if loaded.ids.ranks_by == "evidence":
         return loaded.scorer.rank(candidates, place, settings.depth, rng)
     most = [new_tokens(budget, view) for view in loaded.ids.views]
-    return rank_named(loaded.ids.views, candidates, most, place, settings.depth, rng)
+    return rank_named(loaded.ids.views, candidates, most, budget.beams, place, settings.depth, rng)
 
 
 def _in_full(

@@ -1,8 +1,8 @@
 """Constrained beam search over an index, for a batch of queries, synchronous in depth.
 
-A beam whose score lies below its query's floor is not continued: scores only fall, and nothing below the floor can
-matter any more. Where finished identifiers are wanted, the floor is the score of the worst of the best `wanted` ones
-that are finished; where n-grams are wanted as evidence, it is the score below which none weighs anything.
+A beam whose score lies below its query's floor is not continued, since scores only fall. Where the best `wanted`
+finished identifiers are asked for, the floor is the score of the worst of those found so far; where n-grams are wanted
+as evidence, it is the score below which none weighs anything.
 """
 
 from collections.abc import Callable
@@ -14,6 +14,7 @@ import torch
 from workers.decoding import numba_step
 from workers.decoding.index import Index
 from workers.decoding.step import Beams, Chosen
+from workers.errors import Diverged
 from workers.models.sessions import Session
 
 Step = Callable[[Index, Beams, np.ndarray, int, int, int], Chosen]
@@ -29,15 +30,16 @@ class Search:
     floor: float = -np.inf
     """A score that nothing of interest lies below."""
     wanted: int | None = None
-    """How many finished sequences matter; None where unfinished ones matter too."""
+    """How many of the best finished sequences are asked for; None where unfinished ones are too."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Candidates:
-    """Every continuation that a step looked at: the best 2 x beams of each query. One entry each."""
+    """Every continuation that a step looked at: the best 2 x beams of each query. One entry each, step after step
+    within a query, the best of a step first."""
 
     query: np.ndarray
-    """Row of the batch."""
+    """Row of the batch, ascending."""
     lo: np.ndarray
     hi: np.ndarray
     """int64 (entries, shards): the state in the index; the sum of hi - lo is how often the sequence occurs."""
@@ -50,14 +52,19 @@ class Candidates:
     in_beam: np.ndarray
     """bool: among the query's best `beams` of its step."""
 
+    def of(self, query: int) -> slice:
+        """The query's entries."""
+        begin, end = np.searchsorted(self.query, [query, query + 1])
+        return slice(int(begin), int(end))
+
     @property
     def complete(self) -> np.ndarray:
         """bool: finished, in the beam."""
         return self.in_beam & ~self.grows
 
-    def ended(self, most: int) -> np.ndarray:
-        """bool: finished or `most` tokens long, in the beam."""
-        return self.in_beam & (~self.grows | (self.length == most))
+    def ended(self, most: int, within: slice) -> np.ndarray:
+        """bool, of a slice of the entries: finished or `most` tokens long, in the beam."""
+        return self.in_beam[within] & (~self.grows[within] | (self.length[within] == most))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -78,7 +85,7 @@ def beam_search(
     leaves its place to the next best one.
     """
     queries = len(session.first)
-    log_probs = session.first.numpy(force=True)
+    log_probs = numbers(session.first)
     lo, hi = index.whole()
     live = Beams(
         query=np.arange(queries), lo=np.tile(lo, (queries, 1)), hi=np.tile(hi, (queries, 1)), score=np.zeros(queries)
@@ -118,18 +125,31 @@ class Floors:
 
     def raise_by(self, found: Candidates) -> None:
         """Count in what a step has finished."""
-        if self.finished is None or not found.complete.any():
+        complete = np.flatnonzero(found.complete)
+        if self.finished is None or not len(complete):
             return
         wanted = self.finished.shape[1]
-        for query in np.unique(found.query[found.complete]):
-            mine = found.score[found.complete & (found.query == query)]
-            self.finished[query] = np.sort(np.concatenate([self.finished[query], mine]))[-wanted:]
+        query, score = found.query[complete], found.score[complete]
+        for each in np.unique(query):
+            begin, end = np.searchsorted(query, [each, each + 1])
+            self.finished[each] = np.sort(np.concatenate([self.finished[each], score[begin:end]]))[-wanted:]
         self.values = np.maximum(self.values, self.finished.min(axis=1))
 
 
 def advance(session: Session, parents: np.ndarray, tokens: np.ndarray) -> np.ndarray:
-    """float32 (rows, vocabulary): log-probabilities behind each new row, see `Session.advance`."""
-    return session.advance(torch.from_numpy(parents), torch.from_numpy(tokens)).numpy(force=True)
+    """float32 (rows, vocabulary): log-probabilities behind each new row, see `Session.advance`.
+
+    Raises Diverged where they are not numbers.
+    """
+    return numbers(session.advance(torch.from_numpy(parents), torch.from_numpy(tokens)))
+
+
+def numbers(log_probs: torch.Tensor) -> np.ndarray:
+    """The tensor on the host. Raises Diverged where a row is not a number: then its first entry is none either."""
+    values: np.ndarray = log_probs.numpy(force=True)
+    if np.isnan(values[:, :1]).any():
+        raise Diverged("the model gives tokens no finite likelihood")
+    return values
 
 
 def candidates_of(chosen: Chosen, query: np.ndarray, length: int, beams: int) -> Candidates:
@@ -146,9 +166,10 @@ def candidates_of(chosen: Chosen, query: np.ndarray, length: int, beams: int) ->
 
 
 def concatenate(parts: list[Candidates]) -> Candidates:
-    """All steps' candidates in one."""
+    """All steps' candidates in one, by query."""
+    order = np.argsort(np.concatenate([part.query for part in parts]), kind="stable")
     names = [field.name for field in fields(Candidates)]
-    return Candidates(**{name: np.concatenate([getattr(part, name) for part in parts]) for name in names})
+    return Candidates(**{name: np.concatenate([getattr(part, name) for part in parts])[order] for name in names})
 
 
 def _first_per_query(entries: np.ndarray, query: np.ndarray, most: int) -> np.ndarray:

@@ -9,6 +9,7 @@ import torch
 
 from workers.decoding.beam import Candidates, Search, SearchResult, concatenate
 from workers.decoding.torch_step import Continuations, DeviceIndex, State, continue_beams, whole
+from workers.errors import Diverged
 from workers.models.sessions import Session
 
 LOOKED_UP = 4
@@ -16,34 +17,42 @@ LOOKED_UP = 4
 
 
 def beam_search_on_device(session: Session, index: DeviceIndex, search: Search) -> SearchResult:
-    """As `beam.beam_search`: the same candidates, and the same rows through the model, without the empty slots."""
+    """As `beam.beam_search`: the same candidates, and the same rows through the model, without the empty slots.
+
+    Rows of a search that had to be done again are counted as well.
+    """
     looked_up = max(LOOKED_UP * search.beams, 64)
-    vocabulary = session.first.shape[1]
-    while True:
-        steps, rows, certified = _search(session, index, search, looked_up)
-        if looked_up >= vocabulary or bool(certified.all()):
-            break
+    steps, rows, certified, numbers = _search(session, index, search, looked_up)
+    used = rows
+    while looked_up < session.first.shape[1] and not bool(certified.all()):
         looked_up *= 8
         session.restart()
+        steps, rows, certified, numbers = _search(session, index, search, looked_up)
+        used = used + rows * (torch.arange(rows.shape[1], device=rows.device) > 0)  # not encoded again
+    if not bool(numbers):
+        raise Diverged("the model gives tokens no finite likelihood")
     candidates = concatenate([_to_host(step, depth + 1, search.beams) for depth, step in enumerate(steps)])
-    used = torch.stack(rows, dim=1).numpy(force=True)
-    passes = int(np.flatnonzero(used.any(axis=0))[-1]) + 1
-    return SearchResult(candidates=candidates, rows=used[:, :passes])
+    spent = used.numpy(force=True)
+    passes = int(np.flatnonzero(spent.any(axis=0))[-1]) + 1
+    return SearchResult(candidates=candidates, rows=spent[:, :passes])
 
 
 def _search(
     session: Session, index: DeviceIndex, search: Search, looked_up: int
-) -> tuple[list[Continuations], list[torch.Tensor], torch.Tensor]:
-    """The steps, the rows of each pass, int64 (queries,) each, and which queries are certified."""
+) -> tuple[list[Continuations], torch.Tensor, torch.Tensor, torch.Tensor]:
+    """The steps, the rows of each pass, int64 (queries, passes), which queries are certified, and whether all
+    log-probabilities were numbers."""
     queries, vocabulary = session.first.shape
     device = session.first.device
     state, log_probs = whole(index, queries), session.first.view(queries, 1, vocabulary)
     certified = torch.ones(queries, dtype=torch.bool, device=device)
+    numbers = torch.ones((), dtype=torch.bool, device=device)
     floor = torch.full((queries,), search.floor, dtype=torch.float64, device=device)
     finished = None if search.wanted is None else floor.new_full((queries, search.wanted), -torch.inf)
     steps: list[Continuations] = []
     rows = [torch.ones(queries, dtype=torch.int64, device=device)]
     for depth in range(search.max_new_tokens):
+        numbers &= (~log_probs[..., 0].isnan() | ~state.alive).all()
         found = continue_beams(index, state, log_probs, depth, 2 * search.beams, looked_up)
         steps.append(found)
         certified &= found.certified
@@ -59,7 +68,7 @@ def _search(
         offset = torch.arange(queries, device=device)[:, None] * slots
         scores = session.advance((parent + offset).flatten(), token.flatten(), each=search.beams)
         log_probs = scores.view(queries, search.beams, vocabulary)
-    return steps, rows, certified
+    return steps, torch.stack(rows, dim=1), certified, numbers
 
 
 def _complete(found: Continuations, beams: int) -> torch.Tensor:

@@ -94,7 +94,6 @@ class EvidenceScorer:
         self.blocks = [[loops.rows_of_blocks(shard.row_starts) for shard in view.index.shards] for view in self.views]
         # Pages of a table of zeros take no memory until they are written.
         self.place = np.zeros(documents, dtype=np.int32)
-        self.parted: dict[int, _Parted] = {}
 
     def rank(
         self, candidates: Sequence[Candidates | None], query: int, depth: int, rng: np.random.Generator
@@ -155,17 +154,10 @@ class EvidenceScorer:
         parts: list[tuple[np.ndarray, ...]] = [(none[:, 0], none[:, 0], np.empty(0), none, none)]
         for number, found in enumerate(candidates):
             if found is not None:
-                rows = self._entries(number, found, query)
+                rows = found.of(query)
                 lo, hi = (_wider(each[rows], shards) for each in (found.lo, found.hi))
-                parts.append((np.full(len(rows), number), found.length[rows], found.score[rows], lo, hi))
+                parts.append((np.full(rows.stop - rows.start, number), found.length[rows], found.score[rows], lo, hi))
         return tuple(np.concatenate(column) for column in zip(*parts, strict=True))
-
-    def _entries(self, number: int, found: Candidates, query: int) -> np.ndarray:
-        """A query's entries in a view's candidates, which are sorted once for all queries of the batch."""
-        parted = self.parted.get(number)
-        if parted is None or parted.candidates is not found:
-            parted = self.parted[number] = _Parted(found)
-        return parted.entries(query)
 
     def _find(self, evidence: Evidence) -> Found:
         """Documents by rare n-grams."""
@@ -318,21 +310,6 @@ def weights(log_prob: np.ndarray, count: np.ndarray, token_count: int | np.ndarr
 def least_evidence(token_count: int) -> float:
     """The log-probability that an n-gram must exceed to weigh anything, even one that occurs once."""
     return float(np.log((1 + SMOOTHING) / (token_count + SMOOTHING)))
-
-
-class _Parted:
-    """A batch's candidates in the order of their queries."""
-
-    def __init__(self, candidates: Candidates) -> None:
-        self.candidates = candidates
-        self.order = np.argsort(candidates.query, kind="stable")
-        self.ends = np.cumsum(np.bincount(candidates.query))
-
-    def entries(self, query: int) -> np.ndarray:
-        """int64: the query's entries, in their order."""
-        if query >= len(self.ends):
-            return self.order[:0]
-        return self.order[self.ends[query - 1] if query else 0 : self.ends[query]]
 
 
 def _wider(columns: np.ndarray, width: int) -> np.ndarray:

@@ -13,21 +13,25 @@ def rank_named(
     views: Sequence[View],
     candidates: Sequence[Candidates | None],
     most_tokens: Sequence[int],
+    kept: int | None,
     query: int,
     depth: int,
     rng: np.random.Generator,
 ) -> tuple[np.ndarray, np.ndarray]:
     """(documents int64, scores float64) of one query, best first, at most `depth`.
 
-    A document's score is the log of the summed probabilities of its identifiers that were finished, or were cut
-    off at their view's `most_tokens`: such a prefix counts in full for all documents below it, as an identifier does
-    for all that share it. Ties are broken at random by `rng`. `candidates`: one a view, None for one not searched.
+    A document's score is the log of the summed probabilities of its identifiers: of the best `kept` of a view (all of
+    them where None) that were finished, or were cut off at their view's `most_tokens`. Such a prefix counts in full
+    for all documents below it, as an identifier does for all that share it. Ties are broken at random by `rng`.
+    `candidates`: one a view, None for one not searched.
     """
     searched = sum(found is not None for found in candidates)
     documents, scores = [np.empty(0, dtype=np.int64)], [np.empty(0)]
     for view, found, most in zip(views, candidates, most_tokens, strict=True):
         if found is not None:
-            entries = np.flatnonzero((found.query == query) & found.ended(most))
+            mine = found.of(query)
+            entries = mine.start + np.flatnonzero(found.ended(most, mine))
+            entries = entries[np.argsort(-found.score[entries], kind="stable")[:kept]]
             lo, hi = found.lo[entries], found.hi[entries]
             # Documents that one state alone can name are all alike below it, and no more than `depth` can be ranked.
             few = depth if searched == 1 and view.most_rows <= 1 else None

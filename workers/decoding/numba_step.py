@@ -103,7 +103,7 @@ def _fill(pool, most, arrays, boundary, beams, low, high, score, log_probs, dept
         wide[each] = np.sum(high[beam] - low[beam]) > narrow
     window = low, high
     _enumerate(pool, most, arrays, boundary, beams[~wide], window, score, log_probs, depth, np.inf)
-    maxima = np.empty((log_probs.shape[1] + BLOCK - 1) // BLOCK, np.float32)
+    maxima = np.empty((boundary + BLOCK - 1) // BLOCK, np.float32)
     for each in np.flatnonzero(wide):
         if score[beams[each]] >= pool.floor_total[0]:
             one = beams[each : each + 1]
@@ -298,7 +298,7 @@ def _read(pool, keys, depth, boundary, at, high, first_key, score, values, below
 @numba.njit(cache=True, nogil=True)
 def _look_up(pool, most, arrays, boundary, one, window, score, log_probs, depth, maxima):  # type: ignore[no-untyped-def]
     """Take in those continuations of one beam that may be among the best, found by token."""
-    beam, values = one[0], log_probs[one[0]]
+    beam, values = one[0], log_probs[one[0], :boundary]  # a model may have room for more tokens than there are
     keep_best(pool, most)
     _block_maxima(values, maxima)
     below = np.float32(np.inf)

@@ -12,7 +12,7 @@ from itertools import pairwise
 import numpy as np
 from scipy.special import softmax
 
-from workers.decoding.beam import Candidates, SearchResult, advance, concatenate
+from workers.decoding.beam import Candidates, SearchResult, advance, concatenate, numbers
 from workers.decoding.constraint import Children, can_grow, children
 from workers.decoding.index import Index
 from workers.models.sessions import Session
@@ -37,7 +37,7 @@ def sample(
     its batch.
     """
     queries = len(session.first)
-    log_probs = session.first.numpy(force=True)
+    log_probs = numbers(session.first)
     query, score, count = np.arange(queries), np.zeros(queries), np.full(queries, sampling.samples)
     lo, hi = (np.tile(each, (queries, 1)) for each in index.whole())
     drawn: list[Candidates] = []
@@ -45,7 +45,7 @@ def sample(
     for depth in range(sampling.max_new_tokens):
         step = children(index, lo, hi, depth)
         values = log_probs[step.beam, step.token]
-        times = _split(step, values / sampling.temperature, query, count, generators)
+        times = _split(step, values, sampling.temperature, query, count, generators)
         kept = np.flatnonzero(times)
         parents = step.beam[kept]
         query, lo, hi, count = query[parents], step.lo[kept], step.hi[kept], times[kept]
@@ -63,16 +63,19 @@ def sample(
 
 def _split(
     step: Children,
-    logits: np.ndarray,
+    log_probs: np.ndarray,
+    temperature: float,
     query: np.ndarray,
     count: np.ndarray,
     generators: Sequence[np.random.Generator],
 ) -> np.ndarray:
     """How many of each row's samples go on with each of its continuations: int64 (continuations,)."""
-    times = np.zeros(len(logits), dtype=np.int64)
+    times = np.zeros(len(log_probs), dtype=np.int64)
     begins = np.searchsorted(step.beam, np.arange(len(query) + 1))
     for row, (begin, end) in enumerate(pairwise(begins)):
         if begin < end:
-            shares = softmax(np.maximum(logits[begin:end].astype(np.float64), -1e9))
+            # Least numbers for what the model rules out: it is drawn where there is nothing else.
+            mine = np.maximum(log_probs[begin:end].astype(np.float64), np.finfo(np.float32).min)
+            shares = softmax((mine - mine.max()) / temperature)
             times[begin:end] = generators[query[row]].multinomial(count[row], shares)
     return times

@@ -1,11 +1,12 @@
 """The step of `step.py` in tensors of fixed shapes, on any device, with nothing that waits for the host.
 
-Of every beam the model's `looked_up` likeliest tokens are searched for in its interval, all at once. A query is
-certified where no token that was not looked up could have come among its best; the caller asks for more tokens
-where it is not. With the whole vocabulary looked up every query is certified.
+Of every beam the model's `looked_up` likeliest tokens are searched for in its interval, all at once, and so are the
+first `looked_up` entries of the interval itself: a narrow beam is thereby enumerated. A query is certified where no
+token of a wide beam that was not looked up could have come among its best; the caller asks for more where it is not.
+With the whole vocabulary looked up every query is certified.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 
 import numpy as np
 import torch
@@ -15,6 +16,9 @@ from workers.decoding.step import Beams, Chosen
 
 _LOWEST = -1e300
 """Stands for the score of a continuation that the model rules out, which must still beat one that does not exist."""
+
+TOGETHER = 1 << 24
+"""Tokens that are looked up at once; each takes about 100 bytes while it is."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -62,6 +66,10 @@ class State:
     score: torch.Tensor
     """float64 (queries, slots)."""
 
+    def part(self, some: slice) -> "State":
+        """Some of the queries."""
+        return State(lo=self.lo[some], hi=self.hi[some], score=self.score[some])
+
     @property
     def alive(self) -> torch.Tensor:
         """bool (queries, slots)."""
@@ -96,27 +104,44 @@ def whole(index: DeviceIndex, queries: int) -> State:
 def continue_beams(
     index: DeviceIndex, state: State, log_probs: torch.Tensor, depth: int, most: int, looked_up: int
 ) -> Continuations:
-    """`log_probs`: float32 (queries, slots, vocabulary) of the next token."""
+    """`log_probs`: float32 (queries, slots, vocabulary) of the next token. Queries go one after the other where the
+    tokens of all would be more than `TOGETHER`."""
+    queries, slots, vocabulary = log_probs.shape
+    looked_up = vocabulary if depth == 0 else min(looked_up, vocabulary)
+    together = max(1, TOGETHER // (slots * looked_up * (1 + len(index.shards))))
+    parts = []
+    for begin in range(0, queries, together):
+        some = slice(begin, begin + together)
+        parts.append(_continue(index, state.part(some), log_probs[some], depth, most, looked_up))
+    if len(parts) == 1:
+        return parts[0]
+    names = [field.name for field in fields(Continuations)]
+    return Continuations(**{name: torch.cat([getattr(part, name) for part in parts]) for name in names})
+
+
+def _continue(
+    index: DeviceIndex, state: State, log_probs: torch.Tensor, depth: int, most: int, looked_up: int
+) -> Continuations:
     queries, _, vocabulary = log_probs.shape
-    looked_up = min(looked_up, vocabulary)
     values, tokens = torch.topk(log_probs, looked_up)
-    tail = values[..., -1].double()
-    tokens, by_token = tokens.sort(-1)  # equal scores then keep the order of tokens
-    values = values.gather(-1, by_token)
+    tail, everything = values[..., -1].double(), looked_up == vocabulary
+    covered = torch.ones_like(state.alive)
+    if not everything:
+        listed, covered = _listed(index, state, depth, looked_up)
+        tokens = torch.cat([tokens, listed], dim=-1)
+    tokens = tokens.sort(-1).values  # equal scores then keep the order of tokens
+    values = log_probs.gather(-1, tokens.clamp(max=vocabulary - 1))
     lo, hi = _look_up(index, state, tokens, depth)
     there = (hi > lo).any(-1)
+    there[..., 1:] &= tokens[..., 1:] != tokens[..., :-1]
     total = torch.where(there, (state.score[..., None] + values).clamp(min=_LOWEST), -torch.inf)
     total, picked = (each[:, :most] for each in total.flatten(1).sort(dim=1, descending=True, stable=True))
     valid = total > -torch.inf
-    if looked_up < vocabulary:
-        enough = total[:, -1] if total.shape[1] == most else total.new_full((queries,), -torch.inf)
-        certified = ((state.score + tail < enough[:, None]) | ~state.alive).all(1)
-    else:
-        certified = torch.ones(queries, dtype=torch.bool, device=log_probs.device)
-    shards = lo.shape[-1]
-    lo, hi = (each.flatten(1, 2).gather(1, picked[..., None].expand(-1, -1, shards)) for each in (lo, hi))
+    enough = total[:, -1] if total.shape[1] == most else total.new_full((queries,), -torch.inf)
+    certified = (covered | (state.score + tail < enough[:, None]) | ~state.alive).all(1)
+    lo, hi = (each.flatten(1, 2).gather(1, picked[..., None].expand(-1, -1, lo.shape[-1])) for each in (lo, hi))
     return Continuations(
-        slot=picked // looked_up,
+        slot=picked // tokens.shape[-1],
         token=tokens.flatten(1).gather(1, picked),
         lo=lo,
         hi=torch.where(valid[..., None], hi, lo),
@@ -125,6 +150,23 @@ def continue_beams(
         grows=_grows(index, lo, hi, depth + 1) & valid,
         certified=certified,
     )
+
+
+def _listed(index: DeviceIndex, state: State, depth: int, count: int) -> tuple[torch.Tensor, torch.Tensor]:
+    """The tokens of the first `count` entries of every beam's window in each shard, int64 (queries, slots, count x
+    shards), the boundary where there are fewer; and whether these are all, bool (queries, slots)."""
+    tokens, covered = [], torch.ones_like(state.alive)
+    for number, shard in enumerate(index.shards):
+        lo, hi = state.lo[..., number], state.hi[..., number]
+        low, high = _table_window(shard, lo, depth) if depth < 2 else (lo, hi)
+        high = torch.where(hi > lo, high, low)
+        at = low[..., None] + torch.arange(count, device=lo.device)
+        if shard.base and depth >= len(shard.base) - 1:
+            tokens.append(torch.full_like(at, index.boundary))
+            continue
+        tokens.append(torch.where(at < high[..., None], _token_at(shard, depth, at).long(), index.boundary))
+        covered &= high - low <= count
+    return torch.cat(tokens, dim=-1), covered
 
 
 def _look_up(index: DeviceIndex, state: State, tokens: torch.Tensor, depth: int) -> tuple[torch.Tensor, torch.Tensor]:

@@ -92,6 +92,8 @@ class ModelSession:
     def __init__(self, model: PreTrainedModel, queries: Ragged) -> None:
         self.model, self.device, self.queries = model, model.device, len(queries)
         self.query_of_row = np.arange(self.queries)
+        self.groups: RowGroups | None = None
+        self.each: int | None = None
         self.buffer = torch.empty(0)
         self.decoder = _decoder(model, queries)
         self.first = self._log_probs(
@@ -124,24 +126,28 @@ class ModelSession:
 
     def restart(self) -> None:
         """As `Session.restart`."""
-        self.query_of_row = np.arange(self.queries)
+        self.query_of_row, self.each = np.arange(self.queries), None
         self.decoder.restart()
 
     def _follow(self, parents: torch.Tensor, each: int | None) -> None:
         """Say on the host which query each new row belongs to."""
         if each is not None:
-            self.query_of_row = np.repeat(np.arange(self.queries), each)
+            if each != self.each:  # else as before: nothing is sent to the device
+                self.each = each
+                self.query_of_row = np.repeat(np.arange(self.queries), each)
+                self.groups = RowGroups(self.query_of_row, self.queries, self.device)
             return
         query = self.query_of_row[parents.cpu().numpy()]
         if (query[1:] < query[:-1]).any():
             raise ValueError("rows must stay in the order of their queries")
         self.query_of_row = query
+        self.groups, self.each = RowGroups(query, self.queries, self.device), None
 
     def _step(self, parents: torch.Tensor, tokens: torch.Tensor) -> torch.Tensor:
         """(rows, width): the last states of the rows that `_follow` was told of."""
-        groups = RowGroups(self.query_of_row, self.queries, self.device)
+        assert self.groups is not None
         tokens, parents = tokens.to(self.device, non_blocking=True), parents.to(self.device, non_blocking=True)
-        return self.decoder.step(tokens, parents, groups)
+        return self.decoder.step(tokens, parents, self.groups)
 
     def _rows_together(self) -> int:
         return max(1, VALUES_TOGETHER[self.device.type] // self._vocabulary())
