@@ -135,6 +135,35 @@ def test_other_ways_to_spend_are_no_points_of_a_law_in_beams(tmp_path):
     assert not [table for table in summarise("T5", alone).tables if table.corner == "budget"]
 
 
+def test_plain_searches_stay_however_few_they_are(tmp_path):
+    rows = data.rows(["t5"])
+    bad = {name: 0.0 for name in rows[0] if name.startswith("hit@10")}
+    plain = [row for row in rows if row["beams"] == 4]
+    reranked = [row | bad | {"rerank": 10} for row in rows]
+    bodies = [row | bad | {"views": "body"} for row in rows[:3]]
+    (trials,) = members(tmp_path / "few", plain + reranked + bodies).values()
+    (alone,) = members(tmp_path / "alone", plain).values()
+    selection = select(trials, "hit@10")
+    assert sorted(selection.points.y) == sorted(select(alone, "hit@10").points.y)
+    assert [note for note in selection.notes if "left out" in note] == [
+        "64 trials left out: all views searched, 10 reranked; kept is all views searched, nothing reranked",
+        "3 trials left out: body searched, nothing reranked; kept is all views searched, nothing reranked",
+    ]
+
+
+def test_without_plain_searches_the_most_common_stay(tmp_path):
+    rows = data.rows(["t5"])
+    bad = {name: 0.0 for name in rows[0] if name.startswith("hit@10")}
+    reranked = [row | {"rerank": 10} for row in rows]
+    (trials,) = members(tmp_path / "two", reranked + [row | bad | {"views": "body"} for row in rows[:3]]).values()
+    (alone,) = members(tmp_path / "one", reranked).values()
+    for some in (trials, alone):
+        selection = select(some, "hit@10")
+        assert len(selection.points) == 64
+        assert selection.points.y.max() < 1
+        assert "no plain beam searches: all views searched, 10 reranked" in selection.notes
+
+
 def test_rows_from_before_there_were_such_budgets_are_read(tmp_path):
     data.write(tmp_path, data.rows(["t5"], widths=[4]))
     (part,) = (tmp_path / "synthetic" / "trials").glob("*.parquet")
