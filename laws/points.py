@@ -183,14 +183,14 @@ def comparable(trials: Sequence[Trial], metric: str) -> tuple[list[Trial], tuple
     if not is_loss(metric):
         rows = _one_kind_of_search(rows, notes)
     rows = _countable(rows, metric, notes)
-    rows = _one_learning_rate(rows, notes)
+    rows = one_learning_rate(rows, notes)
     if not is_loss(metric):
         return _longest(rows, notes), tuple(notes), math.nan
     rows, chance = _one_chance(rows, metric, notes)
     return list({trial.run: trial for trial in rows}.values()), tuple(notes), chance
 
 
-def _one_learning_rate(rows: list[Trial], notes: list[str]) -> list[Trial]:
+def one_learning_rate(rows: list[Trial], notes: list[str]) -> list[Trial]:
     """At each (model, D) the learning rate of most trainings; of equals that of most of the model, then the lowest."""
     cells: dict[tuple[str, float, float], dict[float | None, set[str]]] = {}
     of_model: Counter[tuple[str, float | None]] = Counter()
@@ -249,14 +249,18 @@ def _search(trial: Trial) -> tuple[str, float]:
     return trial.views, 0.0 if math.isnan(trial.rerank) else trial.rerank
 
 
-def budget_words(trial: Trial) -> str:
-    """`16 beams`, `32 samples at temperature 0.7`, `16 beams, body and title, 10 reranked`."""
+def budget_words(trial: Trial, *, length: bool = False) -> str:
+    """`16 beams`, `32 samples at temperature 0.7`, `16 beams, body and title, 10 reranked`.
+
+    With `length` the number of new tokens follows where it is known: `16 beams, up to 4 new tokens`.
+    """
     sampled = not math.isnan(trial.samples)
     parts = [f"{short(trial.samples)} samples" if sampled else f"{short(trial.beams)} beams"]
     if sampled and not math.isnan(trial.temperature):
         parts[0] += f" at temperature {trial.temperature:g}"
     parts += [trial.views.replace("+", " and ")] if trial.views else []
     parts += [] if math.isnan(trial.rerank) else [f"{short(trial.rerank)} reranked"]
+    parts += [f"up to {short(trial.max_new_tokens)} new tokens"] if length and trial.max_new_tokens > 0 else []
     return ", ".join(parts)
 
 
