@@ -12,6 +12,9 @@ from laws.forms import SYMBOLS, Array, Axis
 from laws.tables import Baseline, Measured, Trial
 from results.schema import LOSSES, METRICS
 
+PLAIN = ("", 0.0)
+"""The plain beam search, as (views, documents ranked again): over all views, nothing ranked again."""
+
 
 @dataclass(frozen=True, kw_only=True, order=True)
 class Group:
@@ -170,8 +173,8 @@ def comparable(trials: Sequence[Trial], metric: str) -> tuple[list[Trial], tuple
 
     One row a training for a loss, one a (training, beams) for a metric, with the most new tokens where there are
     several. Of one model at one D only the learning rate with the most trainings stays: runs at another are no
-    further seeds. For a metric, only one choice of views and of reranking stays, and nothing that was sampled. Rows
-    without a finite metric, N, D or beams are left out too.
+    further seeds. For a metric only plain beam searches stay; where there are none, one choice of views and of
+    reranking, and nothing that was sampled. Rows without a finite metric, N, D or beams are left out too.
     """
     notes: list[str] = []
     rows = [trial for trial in trials if trial.measured[metric].known]
@@ -180,14 +183,14 @@ def comparable(trials: Sequence[Trial], metric: str) -> tuple[list[Trial], tuple
     if not is_loss(metric):
         rows = _one_kind_of_search(rows, notes)
     rows = _countable(rows, metric, notes)
-    rows = _one_learning_rate(rows, notes)
+    rows = one_learning_rate(rows, notes)
     if not is_loss(metric):
         return _longest(rows, notes), tuple(notes), math.nan
     rows, chance = _one_chance(rows, metric, notes)
     return list({trial.run: trial for trial in rows}.values()), tuple(notes), chance
 
 
-def _one_learning_rate(rows: list[Trial], notes: list[str]) -> list[Trial]:
+def one_learning_rate(rows: list[Trial], notes: list[str]) -> list[Trial]:
     """At each (model, D) the learning rate of most trainings; of equals that of most of the model, then the lowest."""
     cells: dict[tuple[str, float, float], dict[float | None, set[str]]] = {}
     of_model: Counter[tuple[str, float | None]] = Counter()
@@ -224,33 +227,40 @@ def _as_error(measured: Measured, metric: str) -> Measured:
 def _one_kind_of_search(rows: list[Trial], notes: list[str]) -> list[Trial]:
     """Rows of beam searches that spend their beams alike: over the same views, with the same reranking.
 
-    Kept is what most rows have; of equals the plain one: all views, nothing ranked again.
+    Kept are the plain ones, over all views with nothing ranked again, however few they are. Where there are none it is
+    what most rows have, and the notes say so.
     """
     searched = [trial for trial in rows if math.isnan(trial.samples)]
     if sampled := len(rows) - len(searched):
         notes.append(f"{sampled} trials left out: identifiers were sampled and not searched for with beams")
     kinds = Counter(_search(trial) for trial in searched)
-    if len(kinds) < 2:
+    if not kinds:
         return searched
-    kept = min(kinds, key=lambda kind: (-kinds[kind], kind))
+    kept = PLAIN if PLAIN in kinds else min(kinds, key=lambda kind: (-kinds[kind], kind))
+    if kept != PLAIN:
+        notes.append(f"no plain beam searches: {_search_words(kept)}")
     for kind in sorted(kinds.keys() - {kept}):
         notes.append(f"{kinds[kind]} trials left out: {_search_words(kind)}; kept is {_search_words(kept)}")
     return [trial for trial in searched if _search(trial) == kept]
 
 
 def _search(trial: Trial) -> tuple[str, float]:
-    """(views, documents ranked again), empty and 0 for the plain search, which so stands first."""
+    """(views, documents ranked again), empty and 0 for the plain search."""
     return trial.views, 0.0 if math.isnan(trial.rerank) else trial.rerank
 
 
-def budget_words(trial: Trial) -> str:
-    """`16 beams`, `32 samples at temperature 0.7`, `16 beams, body and title, 10 reranked`."""
+def budget_words(trial: Trial, *, length: bool = False) -> str:
+    """`16 beams`, `32 samples at temperature 0.7`, `16 beams, body and title, 10 reranked`.
+
+    With `length` the number of new tokens follows where it is known: `16 beams, up to 4 new tokens`.
+    """
     sampled = not math.isnan(trial.samples)
     parts = [f"{short(trial.samples)} samples" if sampled else f"{short(trial.beams)} beams"]
     if sampled and not math.isnan(trial.temperature):
         parts[0] += f" at temperature {trial.temperature:g}"
     parts += [trial.views.replace("+", " and ")] if trial.views else []
     parts += [] if math.isnan(trial.rerank) else [f"{short(trial.rerank)} reranked"]
+    parts += [f"up to {short(trial.max_new_tokens)} new tokens"] if length and trial.max_new_tokens > 0 else []
     return ", ".join(parts)
 
 

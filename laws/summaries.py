@@ -4,7 +4,7 @@ import math
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
-from laws.points import budget_words, comparable, label, short
+from laws.points import budget_words, comparable, label, one_learning_rate, short
 from laws.tables import Measured, Trial
 from results.schema import METRICS
 
@@ -90,25 +90,50 @@ def _beams(trials: Sequence[Trial]) -> Table | None:
 
 
 def _budgets(trials: Sequence[Trial]) -> Table | None:
-    """What laws leave out: sampling, fewer views, reranking; None where all trials are plain searches."""
-    rows = [trial for trial in trials if trial.measured["hit@10"].known and math.isfinite(trial.n_params)]
+    """What laws leave out: sampling, fewer views, reranking; None where all trials are plain searches.
+
+    Only seeds are averaged: another number of new tokens is another budget, and of learning rates one is kept.
+    """
+    rows = [trial for trial in trials if trial.measured["hit@10"].known]
+    rows = [trial for trial in rows if math.isfinite(trial.n_params) and math.isfinite(trial.d_pairs)]
+    rows = one_learning_rate(rows, [])
     others = [trial for trial in rows if trial.views or not math.isnan(trial.samples) or not math.isnan(trial.rerank)]
     if not others:
         return None
     n, d = max((trial.n_params, trial.d_pairs) for trial in others)
     rows = [trial for trial in rows if (trial.n_params, trial.d_pairs) == (n, d)]
-    rows.sort(key=lambda trial: (trial.views, *map(_or_zero, (trial.samples, trial.rerank, trial.beams))))
-
-    def cells(budget: str) -> tuple[Measured | None, ...]:
-        mine = [trial for trial in rows if budget_words(trial) == budget]
-        return tuple(mean(trial.measured[metric] for trial in mine) for metric in METRICS)
+    rows.sort(key=_budget_order)
+    by_budget = _by_budget(rows)
 
     return Table(
         caption=f"Metrics by budget at N = {short(n)}, D = {short(d)}",
         corner="budget",
         columns=tuple(label(metric).removeprefix("1 - ") for metric in METRICS),
-        rows=tuple((budget, cells(budget)) for budget in dict.fromkeys(map(budget_words, rows))),
+        rows=tuple(
+            (budget, tuple(mean(trial.measured[metric] for trial in mine) for metric in METRICS))
+            for budget, mine in by_budget.items()
+        ),
     )
+
+
+def _budget_order(trial: Trial) -> tuple[str, *tuple[float, ...]]:
+    numbers = (trial.samples, trial.rerank, trial.beams, trial.temperature, trial.max_new_tokens)
+    return (trial.views, *map(_or_zero, numbers))
+
+
+def _by_budget(rows: Sequence[Trial]) -> dict[str, list[Trial]]:
+    """Rows by their budget in words, one a training: its search beside other negatives is the same value again.
+
+    The words say the number of new tokens only where the same budget was spent with several.
+    """
+    lengths: dict[str, set[float]] = {}
+    for trial in rows:
+        lengths.setdefault(budget_words(trial), set()).add(_or_zero(trial.max_new_tokens))
+    found: dict[str, dict[str, Trial]] = {}
+    for trial in rows:
+        words = budget_words(trial, length=len(lengths[budget_words(trial)]) > 1)
+        found.setdefault(words, {})[trial.run] = trial
+    return {words: list(runs.values()) for words, runs in found.items()}
 
 
 def _or_zero(number: float) -> float:

@@ -1,6 +1,7 @@
 """Finished steps -> the Parquet tables of a grid. A row says the same whichever driver writes it, and when."""
 
 import json
+import re
 import shutil
 from collections import defaultdict
 from collections.abc import Iterable, Mapping
@@ -30,6 +31,14 @@ TRAIN_COLUMNS = (
     "train_flops",
     "train_seconds",
 )
+
+_LENGTH = re.compile(r"-m(\d+)$")
+"""The number of new tokens at the end of a label, where the grid gave one."""
+
+
+def _label(name: str) -> str:
+    """Of a trial by its name: what stands before its settings' hash."""
+    return name.rpartition("-")[0]
 
 
 def part(folder: Path, table: str, trial: str) -> Path:
@@ -92,9 +101,15 @@ def budget_columns(budget: Budget) -> dict[str, Any]:
 
 
 def budget_name(row: Mapping[str, Any]) -> str:
-    """`beams=16`, `samples=32/temperature=0.7`, `beams=16/views=body+title/rerank=10`."""
+    """`beams=16`, `samples=32/temperature=0.7`, `beams=16/views=body+title/rerank=10/max_new_tokens=4`.
+
+    The number of new tokens is said where the grid gave one, as the trial's name tells: the column has the
+    identifiers' own length elsewhere, and one budget must have one name for identifiers of every kind.
+    """
     names = ("beams", "samples", "temperature", "views", "rerank")
-    return "/".join(f"{name}={row[name]}" for name in names if row.get(name) is not None)
+    parts = [f"{name}={row[name]}" for name in names if row.get(name) is not None]
+    asked = _LENGTH.search(_label(row["trial"]))
+    return "/".join([*parts, f"max_new_tokens={asked[1]}"] if asked else parts)
 
 
 def _labels(root: Path, grid: str, graph: Graph, trial: Trial) -> dict[str, Any]:
@@ -214,14 +229,20 @@ def write_baselines(root: Path, folder: Path, grid: str, graph: Graph, corpus: s
 
 
 def superseded(folder: Path, trials: Iterable[Trial]) -> dict[str, list[Path]]:
-    """Label of a trial of the grid -> rows with this label whose trial the grid no longer has."""
+    """Label of a trial of the grid -> rows with this label whose trial the grid no longer has.
+
+    Rows from before labels said the number of new tokens have the label without it.
+    """
     current = {trial.trial: trial.label for trial in trials}
-    labels = set(current.values())
+    labels: dict[str, set[str]] = defaultdict(set)
+    for label in current.values():
+        labels[label].add(label)
+        labels[_LENGTH.sub("", label)].add(label)
     found: dict[str, list[Path]] = defaultdict(list)
     for path in sorted((folder / "trials").glob("*.parquet")):
-        label = path.stem.rpartition("-")[0]
-        if path.stem not in current and label in labels:
-            found[label].append(path)
+        if path.stem not in current:
+            for label in sorted(labels.get(_label(path.stem), ())):
+                found[label].append(path)
     return found
 
 

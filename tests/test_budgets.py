@@ -38,7 +38,7 @@ Run = dict[str, list[tuple[str, float]]]
 
 
 def budget_id(case: tuple[str, dict]) -> str:
-    return f"{case[0]}-{Budget(**case[1]).label}-{case[1].get('max_new_tokens', 'whole')}"
+    return f"{case[0]}-{Budget(**case[1]).label}"
 
 
 every_budget = pytest.mark.parametrize(("kind", "budget"), CASES, ids=map(budget_id, CASES))

@@ -60,9 +60,15 @@ def test_budgets_spread_over_all_that_inference_may_spend(folder: Path) -> None:
         for views in ("", "-vbody+title", "-vquery")
         for rerank in ("", "-r10")
     ]
+    cut = _load(
+        folder, multiview, "inference={beams: 4, max_new_tokens: [2, 4], views: [null, body], rerank: [null, 5]}"
+    )
+    assert [budget.label for budget in cut.grid.inference] == [
+        f"b4{more}-m{length}" for length in (2, 4) for more in ("", "-r5", "-vbody", "-vbody-r5")
+    ]
     mixed = _load(folder, multiview, "inference=[{beams: 4, views: title}, {samples: 32, temperature: [0.7, 1]}]")
     assert [budget.label for budget in mixed.grid.inference] == ["b4-vtitle", "s32t0.7", "s32"]
-    for resolved in (grid, mixed.grid):
+    for resolved in (grid, cut.grid, mixed.grid):
         (folder / "again.yaml").write_text(resolved.to_yaml())
         assert load(folder / "again.yaml").grid == resolved
 

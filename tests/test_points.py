@@ -5,6 +5,7 @@ import math
 import laws_data as data
 import numpy as np
 import pyarrow.parquet as pq
+import pytest
 
 import fit_laws
 from laws import figures
@@ -133,6 +134,67 @@ def test_other_ways_to_spend_are_no_points_of_a_law_in_beams(tmp_path):
     assert names == [*(f"{width} beams{more}" for more in ("", ", 10 reranked") for width in data.BEAMS)]
     assert table.rows[-1][1][1].value == 0
     assert not [table for table in summarise("T5", alone).tables if table.corner == "budget"]
+
+
+def test_plain_searches_stay_however_few_they_are(tmp_path):
+    rows = data.rows(["t5"])
+    bad = {name: 0.0 for name in rows[0] if name.startswith("hit@10")}
+    plain = [row for row in rows if row["beams"] == 4]
+    reranked = [row | bad | {"rerank": 10} for row in rows]
+    bodies = [row | bad | {"views": "body"} for row in rows[:3]]
+    (trials,) = members(tmp_path / "few", plain + reranked + bodies).values()
+    (alone,) = members(tmp_path / "alone", plain).values()
+    selection = select(trials, "hit@10")
+    assert sorted(selection.points.y) == sorted(select(alone, "hit@10").points.y)
+    assert [note for note in selection.notes if "left out" in note] == [
+        "64 trials left out: all views searched, 10 reranked; kept is all views searched, nothing reranked",
+        "3 trials left out: body searched, nothing reranked; kept is all views searched, nothing reranked",
+    ]
+
+
+def test_without_plain_searches_the_most_common_stay(tmp_path):
+    rows = data.rows(["t5"])
+    bad = {name: 0.0 for name in rows[0] if name.startswith("hit@10")}
+    reranked = [row | {"rerank": 10} for row in rows]
+    (trials,) = members(tmp_path / "two", reranked + [row | bad | {"views": "body"} for row in rows[:3]]).values()
+    (alone,) = members(tmp_path / "one", reranked).values()
+    for some in (trials, alone):
+        selection = select(some, "hit@10")
+        assert len(selection.points) == 64
+        assert selection.points.y.max() < 1
+        assert "no plain beam searches: all views searched, 10 reranked" in selection.notes
+
+
+def budget_table(trials):
+    (table,) = [table for table in summarise("T5", trials).tables if table.corner == "budget"]
+    return {name: cells[1] and cells[1].value for name, cells in table.rows}
+
+
+def spent(row, hit, **budget):
+    return row | {name: hit for name in row if name.startswith("hit@10")} | budget
+
+
+def test_lengths_and_learning_rates_are_not_averaged_as_seeds(tmp_path):
+    *_, row = (row | {"learning_rate": 0.004} for row in data.rows(["t5"], widths=[4]))
+    seeds = [row | {"seed": seed, "train_key": f"{row['train_key']}-{seed}"} for seed in (0, 1)]
+    rows = [spent(one, 0.5 + 0.2 * one["seed"], max_new_tokens=12) for one in seeds]
+    rows += [spent(one, 0.3, max_new_tokens=2) for one in seeds]
+    rows += [spent(one, 0.9 - 0.2 * one["seed"], max_new_tokens=12, rerank=10) for one in seeds]
+    rows += [spent(seeds[0], 0.9, max_new_tokens=12, rerank=10, negatives=64)]
+    sampled = {"beams": None, "samples": 8, "temperature": 0.7}
+    rows += [spent(one, length / 10, max_new_tokens=length, **sampled) for one in seeds for length in (2, 4)]
+    lost = [one | {"learning_rate": 0.03, "train_key": f"{one['train_key']}-x"} for one in rows if one["seed"] == 0]
+    (trials,) = members(tmp_path, rows + [spent(one, 0.0) for one in lost]).values()
+    expected = {
+        "4 beams, up to 2 new tokens": 0.3,
+        "4 beams, up to 12 new tokens": 0.6,
+        "4 beams, 10 reranked": 0.8,
+        "8 samples at temperature 0.7, up to 2 new tokens": 0.2,
+        "8 samples at temperature 0.7, up to 4 new tokens": 0.4,
+    }
+    found = budget_table(trials)
+    assert list(found) == list(expected)
+    assert found == pytest.approx(expected)
 
 
 def test_rows_from_before_there_were_such_budgets_are_read(tmp_path):

@@ -179,22 +179,25 @@ def test_budgets_with_views_are_only_for_kinds_that_have_them(folder: Path) -> N
 
 
 def test_names_of_trials_say_the_budget(folder: Path) -> None:
-    budgets = "inference=[{beams: 4, rerank: [null, 10]}, {samples: 8, temperature: [0.7, 1.0]}]"
+    cut = "{beams: 4, max_new_tokens: [2, 4]}"
+    budgets = f"inference=[{{beams: 4, rerank: [null, 10]}}, {{samples: 8, temperature: [0.7, 1.0]}}, {cut}]"
     graph = _graph(folder, budgets, "models={family: t5, size: 7k}", "data.pairs=10", "seeds=0")
     ngram = [trial for trial in graph.trials if trial.identifiers == "ngram"]
     assert [trial.label for trial in ngram] == [
-        f"corpus-ngram-t5-7k-d10-s0-{budget}" for budget in ("b4", "b4-r10", "s8t0.7", "s8")
+        f"corpus-ngram-t5-7k-d10-s0-{budget}" for budget in ("b4", "b4-r10", "s8t0.7", "s8", "b4-m2", "b4-m4")
     ]
-    assert [trial.budget.beams for trial in graph.trials if trial.identifiers == "codebook"] == [4, 4]
+    assert [trial.budget.beams for trial in graph.trials if trial.identifiers == "codebook"] == [4] * 4
     assert [budget_columns(trial.budget) for trial in (ngram[1], ngram[2])] == [
         {"beams": 4, "samples": None, "temperature": None, "max_new_tokens": None, "views": None, "rerank": 10},
         {"beams": None, "samples": 8, "temperature": 0.7, "max_new_tokens": None, "views": None, "rerank": None},
     ]
-    assert [budget_name(budget_columns(trial.budget)) for trial in ngram] == [
+    assert [budget_name({"trial": trial.trial, **budget_columns(trial.budget)}) for trial in ngram] == [
         "beams=4",
         "beams=4/rerank=10",
         "samples=8/temperature=0.7",
         "samples=8/temperature=1.0",
+        "beams=4/max_new_tokens=2",
+        "beams=4/max_new_tokens=4",
     ]
     cost = costs(graph, None)
     assert cost[ngram[1].search] > cost[ngram[0].search]

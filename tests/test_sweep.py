@@ -163,6 +163,25 @@ def test_a_row_goes_only_when_its_successor_stands(grid: Path) -> None:
     ]
 
 
+def test_a_row_whose_label_lacks_the_length_is_replaced(grid: Path) -> None:
+    """Labels did not always say the number of new tokens: the same trial and an older one, under such names."""
+    budgets = "inference=[{beams: 4}, {beams: 4, max_new_tokens: 3}]"
+    assert _run(grid, "data.pairs=10", budgets) == 0
+    made = _rows(grid)
+    steps = _steps(grid)
+    results = grid.parent / "results" / "tiny"
+    (cut,) = (row["trial"] for row in made if row["max_new_tokens"] == 3)
+    old = cut.replace("-m3-", "-")
+    for table, end in (("trials", "parquet"), ("queries", "parquet"), ("runs", "trec")):
+        (results / table / f"{cut}.{end}").rename(results / table / f"{old}.{end}")
+    store.write_rows(results / "trials" / f"{old[:-8]}00000000.parquet", made[-1:], schema.TRIALS)
+    assert len(_rows(grid)) == 3
+    assert _run(grid, "data.pairs=10", budgets) == 0
+    assert sorted(row["trial"] for row in _rows(grid)) == sorted(row["trial"] for row in made)
+    assert not list(results.rglob(f"{old}*"))
+    assert _steps(grid) == steps
+
+
 def test_files_cut_short_by_a_power_loss_are_written_again(grid: Path) -> None:
     assert _run(grid, "data.pairs=10", "seeds=[0, 13]") == 1
     rows = _rows(grid)

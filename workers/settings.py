@@ -306,11 +306,12 @@ class Budget(Settings):
 
     @property
     def label(self) -> str:
-        """`b16`, `s32t0.7`, `b16-vbody+title-r10`."""
+        """`b16`, `s32t0.7`, `b16-vbody+title-r10-m4`."""
         heat = f"t{self.temperature:g}" if self.temperature != 1.0 else ""
         parts = [f"b{self.beams}" if self.samples is None else f"s{self.samples}{heat}"]
         parts += [f"v{'+'.join(self.views)}"] if self.views else []
         parts += [f"r{self.rerank}"] if self.rerank else []
+        parts += [f"m{self.max_new_tokens}"] if self.max_new_tokens else []
         return "-".join(parts)
 
 
