@@ -40,7 +40,7 @@ from workers.settings import (
 )
 
 RECIPES = {
-    "corpus": 2,
+    "corpus": 3,
     "tokenizer": 1,
     "embeddings": 1,
     "identifiers": 3,

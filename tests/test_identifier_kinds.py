@@ -14,10 +14,10 @@ from hypothesis import strategies as st
 from transformers import AutoTokenizer
 
 from workers.corpus.documents import Corpus, Document, Query, load, normalise, summary, write
+from workers.corpus.pydocs import readable
 from workers.decoding.evidence import gather_rows
 from workers.errors import BadInput
 from workers.identifiers import KINDS, capacity, hierarchical, prepare, title
-from workers.identifiers.name import readable
 from workers.identifiers.pseudo_query import PseudoQueries, pick
 from workers.identifiers.sets import IdentifierSet
 from workers.ragged import Ragged
