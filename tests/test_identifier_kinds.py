@@ -370,7 +370,7 @@ def test_the_driver_asks_for_capacity_without_loading_what_is_slow() -> None:
 import sys
 from workers import settings
 from workers.identifiers import KINDS, capacity
-summary = {"name": "x", "documents": 3, "train_pairs": 5, "titled": {"documents": 2, "train_pairs": 4}}
+summary = {"name": "x", "documents": 32, "train_pairs": 5, "titled": {"documents": 2, "train_pairs": 4}}
 kinds = {kind.model_fields["kind"].annotation.__args__[0]: kind for kind in vars(settings).values()
          if isinstance(kind, type) and kind.__name__.endswith("Identifiers")
          and hasattr(kind.model_fields["kind"].annotation, "__args__")}
