@@ -1,6 +1,7 @@
 """Pseudo-queries of a file are checked before anything starts; those of a model are sampled whatever its settings."""
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -9,7 +10,7 @@ from conftest import Steps
 from transformers import T5Config, T5ForConditionalGeneration
 
 import run_grid
-from workers.corpus.documents import load, summary
+from workers.corpus.documents import load, summary, write
 from workers.errors import BadInput
 from workers.identifiers import capacity, prepare
 from workers.identifiers.query_sources import written
@@ -18,9 +19,12 @@ from workers.settings import (
     CodebookIdentifiers,
     IdentifiersJob,
     MultiviewIdentifiers,
+    NgramIdentifiers,
     PseudoQueryIdentifiers,
+    TokenizerJob,
     TokenizerSettings,
 )
+from workers.tokenizer import prepare as prepare_tokenizer
 from workers.tokenizer import train
 
 GRID = """
@@ -157,3 +161,16 @@ def test_documents_are_cut_to_what_the_model_can_read(
     monkeypatch.setattr(T5ForConditionalGeneration, "generate", noted)
     written(_writer(tmp_path, positions), ["river " * 2000], per_document=1, seed=0)
     assert lengths == [read]
+
+
+def test_what_gives_no_pair_names_its_corpus(finished_steps: Steps, tmp_path: Path) -> None:
+    """And not the folder of the corpus step, whose name is a hash."""
+    job = IdentifiersJob(identifiers=NgramIdentifiers(kind="ngram", length=64), seed=0)
+    bare = replace(load(finished_steps.corpus), queries=())
+    for name in ("corpus", "tokenizer", "out"):
+        (tmp_path / name).mkdir()
+    write(bare, tmp_path / "corpus")
+    tokens = TokenizerJob(tokenizer=TokenizerSettings(vocabulary=400), pretrained=None)
+    prepare_tokenizer(tokens, corpus=tmp_path / "corpus", out=tmp_path / "tokenizer")
+    with pytest.raises(BadInput, match=r"^identifiers: ngram finds no training pair in toy$"):
+        prepare(job, corpus=tmp_path / "corpus", tokenizer=tmp_path / "tokenizer", out=tmp_path / "out")
