@@ -14,13 +14,12 @@ from rich.text import Text
 
 from orchestrator import failures
 from orchestrator.jobs import Outcome
-from orchestrator.labels import identifiers_label
 from orchestrator.plan import Plan, plain_table
 from orchestrator.rows import budget_name
 from orchestrator.status import progress
 from orchestrator.steps import RECIPES, Graph, Step
 from results import store
-from workers.settings import IdentifiersJob, SearchJob, TrainJob
+from workers.settings import SearchJob, TrainJob
 
 PIPE_WIDTH = 240
 """Columns where the output is no terminal: tables are not cut to a screen that is not there."""
@@ -41,8 +40,7 @@ def describe(graph: Graph, step: Step) -> str:
         return f"{step.kind} {step.key[:8]}"
     job = training.settings
     budget = f" {step.settings.budget.label}" if isinstance(step.settings, SearchJob) else ""
-    built = graph.steps[dict(training.needs)["identifiers"]].settings
-    label = identifiers_label(built.identifiers) if isinstance(built, IdentifiersJob) else ""
+    label = next((trial.identifiers for trial in graph.trials if trial.train == training.key), "")
     return f"{step.kind} {label} {job.model.label} d{job.pairs} s{job.seed}{budget}"
 
 

@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from orchestrator.steps import Graph, Step, n_params
-from workers.settings import EvaluationSettings, ScoreJob, SearchJob, TrainJob
+from workers.settings import EvaluationSettings, IdentifiersJob, ScoreJob, SearchJob, TrainJob
 
 TOKENS_AN_ITEM = 40
 """Query and identifier together."""
@@ -37,7 +37,9 @@ def _cost(graph: Graph, step: Step, documents: int, queries: Mapping[str, int]) 
         training = graph.steps[dict(step.needs)["train"]].settings
         assert isinstance(training, TrainJob)
         n = n_params(training.model) or UNKNOWN_N
-        return _queries(job.evaluation, queries) * _per_query(job, n)
+        built = graph.steps[dict(step.needs)["identifiers"]].settings
+        assert isinstance(built, IdentifiersJob)
+        return _queries(job.evaluation, queries) * _per_query(job, n, views=len(built.identifiers.VIEWS) or 1)
     return documents * DOCUMENT
 
 
@@ -45,12 +47,13 @@ def _queries(evaluation: EvaluationSettings, queries: Mapping[str, int]) -> int:
     return queries.get(evaluation.split) or 1_000
 
 
-def _per_query(job: ScoreJob | SearchJob, n: int) -> float:
+def _per_query(job: ScoreJob | SearchJob, n: int, views: int) -> float:
+    """`views`: all that the identifiers have, each searched where the budget names none."""
     if isinstance(job, ScoreJob):
         return 2.0 * n * job.evaluation.negatives * 10 + ITEM
     length = job.budget.max_new_tokens or 10
     budget = job.budget
-    width = (budget.beams or budget.samples or 1) * len(budget.views or ("",))
+    width = (budget.beams or budget.samples or 1) * (len(budget.views) if budget.views else views)
     reranked = (budget.rerank or 0) * TOKENS_AN_ITEM
     return 2.0 * n * (width * length + TOKENS_AN_ITEM + reranked) + ITEM * width
 

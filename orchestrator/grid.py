@@ -1,6 +1,6 @@
 """The grid file: YAML -> a frozen `Grid`, or one line that says what is wrong with it."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any, Literal, TypeVar
@@ -95,6 +95,35 @@ class Grid(Settings):
         return yaml.safe_dump(self.model_dump(mode="json"), sort_keys=False, allow_unicode=True)
 
 
+Point = tuple[AnyIdentifiers, ModelSettings, int, int, Budget]
+
+
+def points(grid: Grid) -> Iterator[Point]:
+    """identifiers x model x D x seed x budget, in the grid's order, without what an `only` leaves out."""
+    for identifiers in grid.identifiers:
+        only = identifiers.only
+        for model in grid.models:
+            if only.models is not None and model.label not in only.models:
+                continue
+            for pairs in grid.pairs_of(identifiers):
+                for seed in grid.seeds:
+                    if all(kept is None or value in kept for kept, value in ((only.pairs, pairs), (only.seeds, seed))):
+                        for _, budget in budgets_of(grid, identifiers):
+                            yield identifiers, model, pairs, seed, budget
+
+
+def budgets_of(grid: Grid, identifiers: AnyIdentifiers) -> Iterator[tuple[int, Budget]]:
+    """Position and budget of those that are a kind's: its `only` keeps them, and it has their views.
+
+    To name all of a kind's views is to name none.
+    """
+    views, beams = set(identifiers.VIEWS), identifiers.only.beams
+    for position, budget in enumerate(grid.inference):
+        if set(budget.views or ()) <= views and (beams is None or budget.beams in beams):
+            all_of_them = budget.views is not None and set(budget.views) == views
+            yield position, budget.model_copy(update={"views": None}) if all_of_them else budget
+
+
 @dataclass(frozen=True, kw_only=True)
 class Loaded:
     """A valid grid, and where it came from (for errors that are found later)."""
@@ -123,6 +152,7 @@ def load(path: Path, overrides: Sequence[str] = ()) -> Loaded:
     _check_distinct(grid, source)
     _check_only(grid, source)
     _check_views(grid, source)
+    _check_budgets(grid, source)
     return Loaded(grid=_find_paths(grid, source), source=source)
 
 
@@ -258,7 +288,8 @@ def _check_only(grid: Grid, source: Source) -> None:
             for entry, value in enumerate(wanted or ()):
                 known = list(dict.fromkeys(there[name]))
                 if value not in known:
-                    message = f"{value!r} is not among the grid's {name}; there are {', '.join(map(str, known))}"
+                    there_are = f"there are {', '.join(map(str, known))}" if known else "there are none"
+                    message = f"{value!r} is not among the grid's {name}; {there_are}"
                     raise source.error(("identifiers", position, "only", name, entry), message)
 
 
@@ -271,6 +302,20 @@ def _check_views(grid: Grid, source: Source) -> None:
                 there = f"there are {', '.join(known)}" if known else "none of them has several"
                 message = f"{view!r} is no view of the grid's identifiers; {there}"
                 raise source.error(("inference", position, "views"), message)
+
+
+def _check_budgets(grid: Grid, source: Source) -> None:
+    """Every kind has a budget, and no two budgets that are the same for it."""
+    for position, identifiers in enumerate(grid.identifiers):
+        seen: dict[Budget, int] = {}
+        for place, budget in budgets_of(grid, identifiers):
+            if budget in seen:
+                same = f"{_name(grid.inference[place])} is {_name(grid.inference[seen[budget]])}"
+                raise source.error(("inference", place, "views"), f"{same} for {identifiers.kind}: all of its views")
+            seen[budget] = place
+        if not seen:
+            message = f"{identifiers.kind} would have no trial: no budget of `inference` is one of it"
+            raise source.error(("identifiers", position), message)
 
 
 # ---------------------------------------------------------------- paths

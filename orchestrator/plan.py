@@ -79,7 +79,7 @@ def make_plan(
     if summary is not None:
         summary["name"] = corpora.name(loaded.grid.corpus)  # the step's own is that of the grid that came first
         check_held_out(loaded, summary)
-        check_capacity(loaded, summary)
+        check_capacity(loaded, summary, store.step_folder(root, "corpus", graph.corpus))
     return Plan(loaded=loaded, graph=graph, root=root, finished=finished(root, graph), summary=summary)
 
 
@@ -126,24 +126,31 @@ def check_held_out(loaded: Loaded, summary: dict[str, Any]) -> None:
         raise loaded.source.error(("corpus", split), f"only {held} query can be held out, and at least 2 are needed")
 
 
-def check_capacity(loaded: Loaded, summary: dict[str, Any]) -> None:
-    """Raises BadInput where a D is larger than the corpus has pairs, or a level has more codes than documents."""
+def check_capacity(loaded: Loaded, summary: dict[str, Any], corpus: Path | None = None) -> None:
+    """Raises BadInput where a kind's identifiers cannot be made, or a D is larger than there are pairs.
+
+    `corpus`: the folder of the corpus step, for kinds that are made of more than the corpus; not checked without it.
+    """
     grid = loaded.grid
     for position, identifiers in enumerate(grid.identifiers):
-        if identifiers.kind == "codebook" and identifiers.codes > summary["documents"]:
-            message = f"{identifiers.codes} is more than the corpus's {summary['documents']} documents can tell apart"
-            raise loaded.source.error(("identifiers", position, "codes"), message)
         try:
-            largest = identifier_kinds.capacity(identifiers, summary)
+            largest = identifier_kinds.capacity(identifiers, summary, corpus)
         except BadInput as error:
-            key, _, message = str(error).partition(": ")
-            raise loaded.source.error(("identifiers", position, key.rpartition(".")[2]), message) from None
+            raise _of_kind(loaded, position, error) from None
         place = ("identifiers", position, "pairs") if identifiers.pairs else ("data", "pairs")
         for entry, pairs in enumerate(grid.pairs_of(identifiers)):
             allowed = identifiers.only.pairs is None or pairs in identifiers.only.pairs
             if allowed and pairs > largest:
                 message = f"{pairs} is more than the corpus has; the largest D with {identifiers.kind} is {largest}"
                 raise loaded.source.error((*place, entry), message)
+
+
+def _of_kind(loaded: Loaded, position: int, error: BadInput) -> BadInput:
+    """The error with its place in the grid; one that names a file and line is of the kind's pseudo-queries."""
+    key, _, message = str(error).partition(": ")
+    if key.startswith("identifiers."):
+        return loaded.source.error(("identifiers", position, key.rpartition(".")[2]), message)
+    return loaded.source.error(("identifiers", position, "queries"), str(error))
 
 
 # ---------------------------------------------------------------- shown

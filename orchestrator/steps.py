@@ -7,16 +7,15 @@ evaluation depends on its training and never the other way round.
 import hashlib
 import json
 from collections import Counter
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field
-from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
-from orchestrator.grid import Grid
+from orchestrator.grid import Grid, Point, points
 from orchestrator.labels import identifiers_label, init_label, safe
+from orchestrator.origins import identifiers_values, in_effect, origin
 from workers import corpus as corpora
-from workers.corpus.files import content
 from workers.corpus.settings import CorpusSettings, HfCorpus
 from workers.errors import BadInput
 from workers.models.ladder import RUNGS, rung_shape
@@ -36,11 +35,10 @@ from workers.settings import (
     TokenizerJob,
     TrainingSettings,
     TrainJob,
-    split_model,
 )
 
 RECIPES = {
-    "corpus": 2,
+    "corpus": 3,
     "tokenizer": 1,
     "embeddings": 1,
     "identifiers": 3,
@@ -120,13 +118,11 @@ def _decisive(settings: Settings) -> dict[str, Any]:
     if isinstance(settings, TrainJob):
         for name in ("log_every", "checkpoint_every"):
             values["training"][name] = TrainingSettings.model_fields[name].default
-        values["model"]["pretrained"] = _origin(values["model"]["pretrained"])
+        values["model"]["pretrained"] = origin(values["model"]["pretrained"])
     elif isinstance(settings, TokenizerJob):
-        values["pretrained"] = _origin(values["pretrained"])
+        values["pretrained"] = origin(values["pretrained"])
     elif isinstance(settings, IdentifiersJob):
-        for name in {"embedding", "queries"} & values["identifiers"].keys():
-            prefix, value = split_model(values["identifiers"][name])
-            values["identifiers"][name] = f"{prefix}{_origin(value)}"
+        values["identifiers"] = identifiers_values(settings.identifiers)
     elif isinstance(settings, ScoreJob | SearchJob | BaselinesJob):
         for name in _UNUSED[type(settings)]:
             values["evaluation"][name] = EvaluationSettings.model_fields[name].default
@@ -139,29 +135,11 @@ def _decisive(settings: Settings) -> dict[str, Any]:
 
 _UNUSED: dict[type[Settings], tuple[str, ...]] = {
     ScoreJob: ("depth", "batch", "memory_mb"),
-    SearchJob: ("negatives", "batch", "memory_mb"),
+    SearchJob: ("negatives", "memory_mb"),
     BaselinesJob: ("negatives", "depth", "batch", "memory_mb"),
 }
-"""Settings of the evaluation that a step's result does not depend on."""
-
-
-def _origin(model: str | None) -> str | None:
-    """A hub name as it is; a local file or folder as the hash of what it holds, wherever it lies."""
-    if model is None or not Path(model).is_absolute():
-        return model
-    try:
-        found = [Path(model)] if Path(model).is_file() else Path(model).rglob("*")
-        files = sorted(path for path in found if path.is_file() and path.name[0] != ".")
-        states = [path.stat() for path in files]
-        return _content(tuple(files), tuple((state.st_size, state.st_mtime_ns) for state in states))
-    except OSError as error:
-        raise BadInput(f"{model}: cannot be read: {error.strerror}: {error.filename}") from None
-
-
-@lru_cache(maxsize=64)
-def _content(files: tuple[Path, ...], _states: tuple[tuple[int, int], ...]) -> str:
-    """SHA-256 of files; read again only where their sizes or times have changed."""
-    return f"sha256:{content(files)}"
+"""Settings of the evaluation that a step's result does not depend on. A search's does on `batch`: its latency and
+memory are those of the batch that was asked for."""
 
 
 def recipe_of(graph: "Graph", trial: "Trial") -> str:
@@ -231,10 +209,7 @@ class _Builder:
         return (self.add("embeddings", job, (self.tokenizer(model),)),)
 
     def identifiers(self, identifiers: AnyIdentifiers, model: ModelSettings) -> str:
-        plain = type(identifiers)
-        fields = plain.model_fields
-        bare = identifiers.model_copy(update={name: fields[name].default for name in ("pairs", "only")})
-        job = IdentifiersJob(identifiers=bare, seed=self.grid.data.seed)
+        job = IdentifiersJob(identifiers=in_effect(identifiers), seed=self.grid.data.seed)
         return self.add("identifiers", job, (self.corpus(), self.tokenizer(model)))
 
     def baselines(self) -> str:
@@ -289,26 +264,6 @@ def _bare(model: ModelSettings) -> ModelSettings:
     return model.model_copy(update={"learning_rate": None, "embeddings": embeddings})
 
 
-Point = tuple[AnyIdentifiers, ModelSettings, int, int, Budget]
-
-
-def _points(grid: Grid) -> Iterator[Point]:
-    """identifiers x model x D x seed x budget, in the grid's order, without what an `only` leaves out
-    and without budgets for views that a kind does not have."""
-    for identifiers in grid.identifiers:
-        only = identifiers.only
-        for model in grid.models:
-            if only.models is not None and model.label not in only.models:
-                continue
-            for pairs in grid.pairs_of(identifiers):
-                for seed in grid.seeds:
-                    for budget in grid.inference:
-                        wanted = ((only.pairs, pairs), (only.seeds, seed), (only.beams, budget.beams))
-                        has_views = set(budget.views or ()) <= set(identifiers.VIEWS)
-                        if has_views and all(allowed is None or value in allowed for allowed, value in wanted):
-                            yield identifiers, model, pairs, seed, budget
-
-
 def expand(grid: Grid) -> Graph:
     """All trials and steps of a grid; reads the corpus's fingerprint, not the corpus.
 
@@ -323,7 +278,7 @@ def expand(grid: Grid) -> Graph:
     corpus, baselines = builder.corpus(), builder.baselines()
     name = safe(corpora.name(grid.corpus))
     trials: dict[str, Trial] = {}
-    for point in _points(grid):
+    for point in points(grid):
         trial = _trial(builder, name, point)
         trials.setdefault(trial.trial, trial)
     return Graph(steps=builder.steps, trials=tuple(trials.values()), corpus=corpus, baselines=baselines)

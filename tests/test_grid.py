@@ -182,6 +182,39 @@ def test_refuses_with_one_line(folder: Path, override: str) -> None:
     assert "\n" not in str(caught.value)
 
 
+NO_TRIAL = "would have no trial: no budget of `inference` is one of it"
+BUDGETS = [
+    ("[{kind: ngram}, {kind: multiview}]", "{beams: 4, views: body}", f"identifiers.0: ngram {NO_TRIAL}"),
+    (
+        "[{kind: multiview}, {kind: title, only: {beams: 4}}]",
+        "[{beams: 1}, {beams: 4, views: body}]",
+        f"identifiers.1: title {NO_TRIAL}",
+    ),
+    (
+        "{kind: ngram, only: {beams: 4}}",
+        "{samples: 8}",
+        "identifiers.0.only.beams.0: 4 is not among the grid's beams; there are none",
+    ),
+    (
+        "[{kind: ngram}, {kind: multiview}]",
+        "{beams: 4, views: [null, body+title+query]}",
+        "inference.0.views: the budget b4-vbody+query+title is the budget b4 for multiview: all of its views",
+    ),
+]
+
+
+@pytest.mark.parametrize(("kinds", "budgets", "said"), BUDGETS)
+def test_refuses_a_kind_without_budgets_or_with_one_twice(folder: Path, kinds: str, budgets: str, said: str) -> None:
+    with pytest.raises(BadInput) as caught:
+        _load(folder, f"identifiers={kinds}", f"inference={budgets}")
+    assert str(caught.value) == f"--set: {said}"
+
+
+def test_a_kind_may_have_some_of_the_budgets(folder: Path) -> None:
+    kinds = "identifiers=[{kind: ngram}, {kind: multiview, only: {beams: 4}}]"
+    _load(folder, kinds, "inference=[{beams: 1}, {beams: 4, views: [body, title]}, {samples: 3}]")
+
+
 @pytest.mark.parametrize(
     ("text", "said"),
     [

@@ -14,10 +14,10 @@ from hypothesis import strategies as st
 from transformers import AutoTokenizer
 
 from workers.corpus.documents import Corpus, Document, Query, load, normalise, summary, write
+from workers.corpus.pydocs import readable
 from workers.decoding.evidence import gather_rows
 from workers.errors import BadInput
 from workers.identifiers import KINDS, capacity, hierarchical, prepare, title
-from workers.identifiers.name import readable
 from workers.identifiers.pseudo_query import PseudoQueries, pick
 from workers.identifiers.sets import IdentifierSet
 from workers.ragged import Ragged
@@ -370,7 +370,7 @@ def test_the_driver_asks_for_capacity_without_loading_what_is_slow() -> None:
 import sys
 from workers import settings
 from workers.identifiers import KINDS, capacity
-summary = {"name": "x", "documents": 3, "train_pairs": 5, "titled": {"documents": 2, "train_pairs": 4}}
+summary = {"name": "x", "documents": 32, "train_pairs": 5, "titled": {"documents": 2, "train_pairs": 4}}
 kinds = {kind.model_fields["kind"].annotation.__args__[0]: kind for kind in vars(settings).values()
          if isinstance(kind, type) and kind.__name__.endswith("Identifiers")
          and hasattr(kind.model_fields["kind"].annotation, "__args__")}

@@ -1,5 +1,6 @@
 """Trials, steps and their keys: what is the same work, and what is not."""
 
+import re
 from pathlib import Path
 
 import pytest
@@ -14,6 +15,7 @@ from workers.settings import (
     HierarchicalIdentifiers,
     MultiviewIdentifiers,
     NgramIdentifiers,
+    PseudoQueryIdentifiers,
     TitleIdentifiers,
 )
 
@@ -108,7 +110,7 @@ def test_the_same_grid_has_the_same_keys_wherever_its_corpus_lies(folder: Path) 
         ("tracking.project=other", []),
         ("name=other", []),
         ("evaluation.depth=200", ["search"] * 26),
-        ("evaluation.batch=8", []),
+        ("evaluation.batch=8", ["search"] * 26),  # its latency and memory are of batches of 8
         ("evaluation.memory_mb=800", []),
         ("corpus.name=other", []),
         ("evaluation.negatives=8", ["score"] * 14),
@@ -227,10 +229,79 @@ def test_labels_tell_identifier_settings_apart() -> None:
     assert identifiers_label(NgramIdentifiers(kind="ngram", length=10)) == "ngram-10"
     assert identifiers_label(NgramIdentifiers(kind="ngram", temperature=2.0)) == "ngram-temperature2.0"
     assert identifiers_label(CodebookIdentifiers(kind="codebook", levels=2)) == "codebook-2x32"
-    assert identifiers_label(CodebookIdentifiers(kind="codebook", embedding="a/b c")) == "codebook-embeddingb_c"
     assert identifiers_label(HierarchicalIdentifiers(kind="hierarchical", leaf=5)) == "hierarchical-10x5"
-    assert identifiers_label(MultiviewIdentifiers(kind="multiview", queries="/a/q.jsonl")) == "multiview-queriesq.jsonl"
     assert identifiers_label(TitleIdentifiers(kind="title", max_length=9)) == "title-max_length9"
+
+
+def test_labels_tell_models_with_the_same_last_name_apart() -> None:
+    labels = [
+        identifiers_label(CodebookIdentifiers(kind="codebook", embedding=name, dimensions=dimensions))
+        for name in ("a/b c", "other/b c")
+        for dimensions in (96, 8)
+    ]
+    assert len(set(labels)) == 4
+    assert re.fullmatch(r"codebook-embeddingb_c-[0-9a-f]{6}", labels[0])
+    assert re.fullmatch(r"codebook-dimensions8-embeddingb_c-[0-9a-f]{6}", labels[1])
+    written = PseudoQueryIdentifiers(kind="pseudo_query", queries="model:a/b")
+    assert re.fullmatch(r"pseudo_query-queriesb-[0-9a-f]{6}", identifiers_label(written))
+
+
+def test_a_long_label_is_cut_and_still_tells_settings_apart() -> None:
+    changed = {"length": 9, "per_query": 3, "temperature": 2.25, "pseudo_per_query": 3, "titles_per_query": 17}
+    labels = {identifiers_label(MultiviewIdentifiers(kind="multiview", max_length=99, **changed))}
+    labels |= {
+        identifiers_label(MultiviewIdentifiers(kind="multiview", max_length=99, **changed | {"temperature": 3.0}))
+    }
+    labels |= {
+        identifiers_label(MultiviewIdentifiers(kind="multiview", max_length=99, **changed | {"titles_per_query": 1}))
+    }
+    assert len(labels) == 3
+    assert all(len(label) == 60 for label in labels)
+
+
+def test_labels_know_files_by_what_they_hold(tmp_path: Path) -> None:
+    def label(folder: str, text: str) -> str:
+        (tmp_path / folder).mkdir(exist_ok=True)
+        (tmp_path / folder / "q.jsonl").write_text(text)
+        return identifiers_label(MultiviewIdentifiers(kind="multiview", queries=str(tmp_path / folder / "q.jsonl")))
+
+    first = label("a", "one")
+    assert re.fullmatch(r"multiview-queriesq\.jsonl-[0-9a-f]{6}", first)
+    assert label("b", "one") == first
+    assert label("b", "another") != first
+
+
+def test_per_document_counts_only_where_a_model_writes(folder: Path) -> None:
+    def graph(queries: str, per_document: int) -> Graph:
+        block = f"{{kind: pseudo_query, queries: '{queries}', per_document: {per_document}}}"
+        return _graph(folder, f"identifiers={block}")
+
+    def names(graph: Graph) -> list[str]:
+        return [trial.trial for trial in graph.trials]
+
+    (folder / "pseudo.jsonl").write_text("{}\n")
+    for queries in ("train", "pseudo.jsonl"):
+        assert graph(queries, 8).steps.keys() == graph(queries, 3).steps.keys()
+        assert names(graph(queries, 8)) == names(graph(queries, 3))
+    assert not {t.train for t in graph("model:a/b", 8).trials} & {t.train for t in graph("model:a/b", 3).trials}
+
+
+def test_all_views_of_a_kind_are_the_same_as_none_named(folder: Path) -> None:
+    def graph(views: str) -> Graph:
+        return _graph(folder, f"inference={{beams: 4, views: {views}}}", "identifiers={kind: multiview}")
+
+    assert graph("body+query+title").steps.keys() == graph("null").steps.keys()
+    assert graph("body+query+title").trials == graph("null").trials
+    assert graph("body").steps.keys() != graph("null").steps.keys()
+
+
+def test_a_search_of_all_views_is_as_long_as_of_each(folder: Path) -> None:
+    views = "inference={beams: 4, views: [null, body, body+title]}"
+    graph = _graph(folder, views, "identifiers={kind: multiview}", "models={family: t5, size: 7k}", "seeds=0")
+    cost = costs(graph, None)
+    every, one, two = (cost[trial.search] for trial in graph.trials[:3])
+    assert one < two < every
+    assert every - two == pytest.approx(two - one)
 
 
 def test_the_longest_chain_starts_first(folder: Path) -> None:

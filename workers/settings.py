@@ -325,10 +325,11 @@ class EvaluationSettings(Settings):
     depth: Annotated[int, Field(strict=True, ge=100)] = 100
     """Documents a query in the run file."""
     batch: Count | None = None
-    """Queries decoded together; as many as memory allows where left out. No result depends on it."""
+    """Queries decoded together; as many as memory allows where left out. Rankings do not depend on it beyond
+    rounding; latency and memory do."""
     memory_mb: Count | None = None
-    """What a batch may take, by the formula of `workers/memory.py`; its own limit where left out. No result depends
-    on it."""
+    """What a batch may take, by the formula of `workers/memory.py`; its own limit where left out. Rankings do not
+    depend on it beyond rounding; latency and memory do. Part of no key: it says what the machine has."""
     bootstrap: Annotated[int, Field(strict=True, ge=100)] = 1000
     """Resamples of the queries behind each interval."""
 

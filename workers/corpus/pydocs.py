@@ -88,6 +88,11 @@ def words(qualified: str) -> str:
     return " ".join(spaced.split())
 
 
+def readable(docid: str) -> str:
+    """Words apart, dots kept between them; a part without a letter or digit stays as it is."""
+    return " ".join(" . ".join(words(part) or part for part in docid.split(".")).split())
+
+
 # ---------------------------------------------------------------- which files
 
 

@@ -1,7 +1,8 @@
 """Which documents are kept, and which queries are held out for tuning (dev) and for the metrics (test).
 
-Held-out queries are never seen: none occurs verbatim (case and whitespace aside) in an indexed text or
-in a training query. Everything is drawn with a seed from rows sorted by id, so every machine draws the same.
+Held-out queries are never seen: none occurs verbatim (case and whitespace aside) in what is indexed, in what a
+document may be named by, or in a training query. Everything is drawn with a seed from rows sorted by id, so every
+machine draws the same.
 """
 
 from collections import Counter
@@ -12,6 +13,7 @@ import numpy as np
 
 from workers.corpus.documents import Corpus, Query, normalise
 from workers.corpus.leaks import contained, contained_in_others, matches
+from workers.corpus.pydocs import readable
 from workers.corpus.settings import CorpusSettings
 from workers.errors import BadInput
 
@@ -59,13 +61,20 @@ def merge(queries: Iterable[Query]) -> list[Query]:
 def hold_out(corpus: Corpus, settings: CorpusSettings) -> Corpus:
     """The corpus with a split on every query: the source's own where it has them, a seeded draw elsewhere."""
     corpus = replace(corpus, queries=tuple(merge(corpus.queries)))
-    texts = [normalise(text) for text in corpus.indexed_texts()]
+    texts = _known_texts(corpus)
     given = {query.split for query in corpus.queries}
     if "test" in given:
         queries = _own_splits(corpus, settings, texts)
     else:
         queries = _draw(corpus, settings, texts, {"test": settings.test, "dev": settings.dev})
     return replace(corpus, queries=tuple(queries))
+
+
+def _known_texts(corpus: Corpus) -> list[str]:
+    """What a model may be trained to write: indexed texts, titles (indexed or not), and ids in their readable form."""
+    titles = [document.title for document in corpus.documents if document.title]
+    ids = [readable(document.docid) for document in corpus.documents]
+    return [normalise(text) for text in (*corpus.indexed_texts(), *titles, *ids)]
 
 
 def _too_few(corpus: Corpus, split: str, found: int, wanted: int) -> BadInput:

@@ -7,7 +7,8 @@ from typing import Any
 
 from workers.corpus.documents import load
 from workers.errors import BadInput
-from workers.settings import IdentifiersJob
+from workers.identifiers import query_sources
+from workers.settings import IdentifiersJob, PseudoQuerySettings
 from workers.tokenized import TokenizedCorpus
 
 KINDS = {
@@ -23,12 +24,16 @@ KINDS = {
 summary)`. The driver asks for `capacity`, so what takes long to import is imported within `build`."""
 
 
-def capacity(settings: Any, summary: dict[str, Any]) -> int:
+def capacity(settings: Any, summary: dict[str, Any], corpus: Path | None = None) -> int:
     """The largest D: how many training pairs a corpus with this summary gives under these settings.
 
-    Exact, but for pseudo-queries of a file or a model: documents for which there are none give no pair.
-    Raises BadInput where the corpus lacks what identifiers of this kind are made of.
+    Where the corpus's folder is given a file of pseudo-queries is read too, and the answer exact but for
+    pseudo-queries of a model: documents for which it writes none give no pair.
+    Raises BadInput, with the key or the file and line, where the corpus or the file lacks what identifiers of this
+    kind are made of.
     """
+    if corpus is not None and isinstance(settings, PseudoQuerySettings) and query_sources.is_file(settings):
+        summary = {**summary, "pseudo_pairs": query_sources.pairs_of_file(settings, load(corpus))}
     return import_module(KINDS[settings.kind]).capacity(settings, summary)
 
 
@@ -41,7 +46,8 @@ def prepare(job: IdentifiersJob, *, corpus: Path, tokenizer: Path, out: Path) ->
 
     module = import_module(KINDS[job.identifiers.kind])
     tokenized = TokenizedCorpus.load(tokenizer)
-    built = module.build(job.identifiers, load(corpus), tokenized, job.seed, partial(encode, tokenizer))
+    read = load(corpus)
+    built = module.build(job.identifiers, read, tokenized, job.seed, partial(encode, tokenizer))
     if not len(built.train.target):
-        raise BadInput(f"identifiers: {job.identifiers.kind} finds no training pair in {corpus.name}")
+        raise BadInput(f"identifiers: {job.identifiers.kind} finds no training pair in {read.name}")
     built.save(out)

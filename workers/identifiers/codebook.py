@@ -21,7 +21,12 @@ ITERATIONS = 25
 
 
 def capacity(settings: CodebookIdentifiers, summary: dict[str, Any]) -> int:
-    """Training queries and random spans of every document."""
+    """Training queries and random spans of every document. Raises BadInput where there are more codes."""
+    if settings.codes > summary["documents"]:
+        raise BadInput(
+            f"identifiers.codes: {settings.codes} is more than the corpus's {summary['documents']} documents"
+            " can tell apart"
+        )
     return single.capacity(settings, summary["train_pairs"], summary["documents"])
 
 

@@ -24,7 +24,8 @@ def capacity(settings: MultiviewIdentifiers, summary: dict[str, Any]) -> int:
     Raises BadInput where no document has a title.
     """
     titled = titled_counts(settings, summary)["train_pairs"] * settings.titles_per_query
-    return summary["train_pairs"] * (settings.per_query + settings.pseudo_per_query) + titled
+    pseudo = pseudo_query.answered_pairs(summary) * settings.pseudo_per_query
+    return summary["train_pairs"] * settings.per_query + pseudo + titled
 
 
 def build(

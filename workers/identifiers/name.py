@@ -7,7 +7,7 @@ running text, so that the tokens are those whose meaning the model knows. Ids th
 from typing import Any
 
 from workers.corpus.documents import Corpus
-from workers.corpus.pydocs import words
+from workers.corpus.pydocs import readable
 from workers.identifiers import single
 from workers.identifiers.sets import IdentifierSet
 from workers.identifiers.texts import Encode, text_rows
@@ -29,8 +29,3 @@ def build(
     return single.identifier_set(
         settings, corpus, tokenized, seed, names, view="name", vocabulary=tokenized.vocabulary, mean_nll=True
     )
-
-
-def readable(docid: str) -> str:
-    """Words apart, dots kept between them; a part without a letter or digit stays as it is."""
-    return " ".join(" . ".join(words(part) or part for part in docid.split(".")).split())

@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 
 from workers.corpus.documents import Corpus
+from workers.errors import BadInput
 from workers.identifiers.ngram import inverse_document_frequency
 from workers.identifiers.query_sources import pseudo_queries
 from workers.identifiers.sets import IdentifierSet, Pairs, query_documents, row_view, seeded_order
@@ -35,9 +36,18 @@ class PseudoQueries:
 def capacity(settings: PseudoQueryIdentifiers, summary: dict[str, Any]) -> int:
     """`per_query` pairs a training query and document, those of a document with few being repeated.
 
-    Exact where `queries` is `train`; of a file or a model, documents that have no pseudo-query give no pair.
+    Exact where `queries` is `train`, and where it is a file that has been read; documents that a model writes nothing
+    for give no pair. Raises BadInput where a file has no pseudo-query of a document that is trained on.
     """
-    return summary["train_pairs"] * settings.per_query
+    pairs = answered_pairs(summary)
+    if not pairs:
+        raise BadInput("identifiers.queries: no document with a training query has a pseudo-query that may be used")
+    return pairs * settings.per_query
+
+
+def answered_pairs(summary: dict[str, Any]) -> int:
+    """Training pairs of a query and a document with a pseudo-query, as far as is known."""
+    return int(summary.get("pseudo_pairs", summary["train_pairs"]))
 
 
 def build(
