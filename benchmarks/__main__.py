@@ -1,7 +1,16 @@
 """`python -m benchmarks`: measure, and print a table or JSON.
 
-One process, one thread; baseline and Gridlaw take turns in it, and every figure is a median. What a row times, and
-what it leaves out, is said at the top of the module that measures it.
+Everything but the index part runs in one process with one thread. What a row times, and what it leaves out, is said at
+the top of the module that measures it. Baselines are of three kinds:
+
+- Run here, in turn with Gridlaw, both figures a median: all rows "against" something, but for the next two kinds.
+- Recorded, not run here: rows "against SEAL's recorded figure", in the parts step and search. Their baseline, and so
+  their ratio and whether they met the goal, is a constant that was measured elsewhere, on 2 CPU cores.
+- None: most rows of the index part have a goal of their own (bytes a token, GB, tokens a second) or none, and those
+  that are extrapolated are not measured at all. The build has a baseline in its own process: sorting the bytes alone.
+
+The index part starts a process for each build: three of 10 M tokens, whose median is reported, and one of 50 M, whose
+figures are of that one build.
 """
 
 import argparse
@@ -18,7 +27,9 @@ AREAS = {"decoding": "benchmarks.decoding"}
 
 def parser() -> argparse.ArgumentParser:
     """The command line."""
-    line = argparse.ArgumentParser(prog="python -m benchmarks", description=__doc__)
+    line = argparse.ArgumentParser(
+        prog="python -m benchmarks", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     line.add_argument("areas", metavar="AREA", nargs="*", help=f"what to measure: {', '.join(AREAS)} (default: all)")
     line.add_argument("--part", dest="parts", action="append", default=[], help="only this part; may be repeated")
     line.add_argument("--quick", action="store_true", help="small sizes, to see that it runs; figures mean nothing")

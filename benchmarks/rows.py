@@ -18,7 +18,7 @@ PACKAGES = ("numpy", "numba", "torch", "transformers", "pydivsufsort")
 
 @dataclass(frozen=True, kw_only=True)
 class Row:
-    """One figure. A baseline is in the same unit."""
+    """One figure. A baseline is in the same unit, and from the same run but where name and unit say "recorded"."""
 
     name: str
     value: float
@@ -58,6 +58,13 @@ def cost(name: str, value: float, unit: str, baseline: float, goal: float | None
 def rate(name: str, value: float, unit: str, baseline: float, goal: float | None = None) -> Row:
     """A figure that is better where it is larger, against a baseline; `goal`: the ratio to reach."""
     return _against(name, value, unit, baseline, value / baseline, goal)
+
+
+def cost_against_recorded(
+    name: str, value: float, unit: str, whose: str, where: str, baseline: float, goal: float | None = None
+) -> Row:
+    """As `cost`, where the baseline is somebody's recorded figure that was not run here; the row says so."""
+    return cost(f"{name}, against {whose}'s recorded figure", value, f"{unit} (recorded {where})", baseline, goal)
 
 
 def at_most(name: str, value: float, unit: str, goal: float) -> Row:

@@ -17,6 +17,8 @@ from workers.tokenizer import train
 VOCABULARY = 32_128
 """T5's."""
 SEED = 17
+RECORDED = "elsewhere, 2 CPU cores"
+"""Where SEAL's figures, for its FM-index (C++) over 10 M Zipf tokens, were measured. They are never run here."""
 NOISE = 3.0
 """Standard deviation of random logits; peaked about as much as a trained model's."""
 

@@ -2,8 +2,14 @@
 
 Each build runs in a process of its own (this module's `__main__`), which first builds a small one, so that nothing is
 compiled in the timed build. Timed: `build_index`, from the rows' tokens in memory to the index in memory; the median of
-three builds of the smaller size. Memory is the process's highest resident set (VmHWM) less what it had before the
-build; "beyond the index" is that less the index.
+three builds of 10 M tokens, and a single build of 50 M. Memory is the process's highest resident set (VmHWM) less what
+it had before the build; "beyond the index" is that less the index.
+
+Goals are absolute. Beside them the build of 10 M has a baseline, which is the one thing that it cannot do without:
+`pydivsufsort.divsufsort` over the same bytes, in the same process after the build. So the ratio is the sort's share of
+the build's time. It is given with 32-bit positions, which the build has too as long as they suffice, and with the
+64-bit ones of a plain sort that takes any size, which may well take longer than the whole build.
+
 What is said of 3 billion tokens is extrapolated: an index is built shard by shard, each of at most `SHARD_TOKENS`, so
 size and memory beyond the index are the largest measured build's in proportion, to all tokens and to one shard's.
 Seconds a token grow with the logarithm of a shard's tokens, as between the two builds measured.
@@ -18,9 +24,10 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 
 import numpy as np
+from pydivsufsort import divsufsort
 
 from benchmarks.decoding.data import VOCABULARY, zipf_rows
-from benchmarks.rows import Options, Row, Skipped, at_least, at_most
+from benchmarks.rows import Options, Row, Skipped, at_least, at_most, rate
 from workers.decoding.index import SHARD_TOKENS, Index, build_index
 from workers.ragged import Ragged
 
@@ -28,6 +35,8 @@ NEEDED_GB = 4
 """Free memory that the large build asks for."""
 WIKIPEDIA = 3e9
 """Tokens of 21 M passages."""
+SORTS = {32: False, 64: True}
+"""Bits of a position in the sorted order, and what `divsufsort` is asked for to have them."""
 
 
 def measure(options: Options) -> Iterator[Row | Skipped]:
@@ -37,17 +46,26 @@ def measure(options: Options) -> Iterator[Row | Skipped]:
     yield at_least(f"index, {small:g} M tokens, build", built["tokens"] / built["seconds"] / 1e6, "M tokens/s", 3)
     yield at_most(f"index, {small:g} M tokens, size", built["index"] / built["tokens"], "bytes a token", 12)
     yield _beyond(small, built)
+    yield from _sort_shares(small, built)
     if options.quick:
         yield Skipped(name="index, 50 M tokens", why="--quick")
     elif _free_gb() < NEEDED_GB:
         yield Skipped(name="index, 50 M tokens", why=f"asks for {NEEDED_GB} GB of free memory")
     else:
         built = _in_process(50, 1)
-        rate = built["tokens"] / built["seconds"] / 1e6
-        yield Row(name="index, 50 M tokens, build", value=rate, unit="M tokens/s")
+        speed = built["tokens"] / built["seconds"] / 1e6
+        yield Row(name="index, 50 M tokens, build", value=speed, unit="M tokens/s")
         yield at_most("index, 50 M tokens, memory with the index", built["peak"] / 1e9, "GB", 2)
         yield _beyond(50, built)
     yield from _extrapolated(first, built)
+
+
+def _sort_shares(millions: float, built: dict[str, float]) -> Iterator[Row]:
+    """The build's speed against that of the sort in it alone."""
+    for bits in SORTS:
+        what = f"index, {millions:g} M tokens, build, against divsufsort alone (int{bits})"
+        value, baseline = (built["tokens"] / built[each] / 1e6 for each in ("seconds", f"sort{bits}"))
+        yield rate(what, value, "M tokens/s", baseline)
 
 
 def _extrapolated(first: dict[str, float], built: dict[str, float]) -> Iterator[Row]:
@@ -100,7 +118,16 @@ def _build(folder: Path) -> dict[str, float]:
     index: Index = build_index(rows, VOCABULARY, "suffixes")
     seconds = time.perf_counter() - began
     peak = 1024 * (_kilobytes(status, "VmHWM") - before)
-    return {"tokens": len(rows.values), "seconds": seconds, "index": index.nbytes, "peak": peak}
+    sorts = {f"sort{bits}": _sort_seconds(index.shards[0].tokens, force) for bits, force in SORTS.items()}
+    return {"tokens": len(rows.values), "seconds": seconds, "index": index.nbytes, "peak": peak, **sorts}
+
+
+def _sort_seconds(tokens: np.ndarray, force64: bool) -> float:
+    """Of the bare sort of the tokens' big-endian bytes."""
+    of_tokens = tokens.astype(tokens.dtype.newbyteorder(">")).view(np.uint8)
+    began = time.perf_counter()
+    divsufsort(of_tokens, force64=force64)
+    return time.perf_counter() - began
 
 
 if __name__ == "__main__":

@@ -3,9 +3,12 @@
 States are numbered level by level. The first levels have a dense table of next states, the deeper ones row pointers
 into flat arrays of tokens and next states; a step gathers as many children of every beam as any state of its level
 has, masks what is no child, and takes a top-k.
+
+The public layout stores tokens and next states as int32. Next states are numbered in the order of their edges, so a
+next state is the number of its edge: `compact` leaves them out, and has tokens in a byte where that suffices.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
@@ -23,8 +26,9 @@ class StaticTrie:
     pointers: tuple[torch.Tensor, ...]
     """int32 (states + 1,) a deeper level."""
     tokens: tuple[torch.Tensor, ...]
+    """int32 (edges,) a deeper level; uint8 in the compact form, where that suffices."""
     children: tuple[torch.Tensor, ...]
-    """int32 (edges,) a deeper level."""
+    """int32 (edges,) a deeper level; no tensors in the compact form."""
     widest: tuple[int, ...]
     """Most children of a state of each deeper level."""
 
@@ -63,6 +67,12 @@ class StaticTrie:
             widest=tuple(widest),
         )
 
+    def compact(self) -> "StaticTrie":
+        """The same trie without its next states, which are the numbers of their edges, and with small tokens."""
+        largest = max((int(each.max()) for each in self.tokens), default=0)
+        dtype = torch.uint8 if largest < 256 else torch.int32
+        return replace(self, tokens=tuple(each.to(dtype) for each in self.tokens), children=())
+
     def step(
         self, depth: int, state: torch.Tensor, score: torch.Tensor, log_probs: torch.Tensor, beams: int
     ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor]:
@@ -80,7 +90,8 @@ class StaticTrie:
             slot = begin[:, None] + torch.arange(self.widest[level])
             outside = slot >= self.pointers[level][state + 1].long()[:, None]
             slot.clamp_(max=len(self.tokens[level]) - 1)
-            token, following = self.tokens[level][slot].long(), self.children[level][slot]
+            token = self.tokens[level][slot].long()
+            following = self.children[level][slot] if self.children else slot
             reached = log_probs.gather(1, token).masked_fill_(outside, -torch.inf)
         total = (reached + score[:, None]).view(-1)
         best, picked = torch.topk(total, min(beams, len(total)))
