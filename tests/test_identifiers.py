@@ -13,7 +13,7 @@ from workers.embeddings import cooccurrences, ppmi_svd
 from workers.errors import BadInput
 from workers.identifiers import capacity, codebook
 from workers.identifiers.ngram import inverse_document_frequency, pick_spans
-from workers.identifiers.sets import IdentifierSet
+from workers.identifiers.sets import IdentifierSet, naming_view
 from workers.ragged import Ragged
 from workers.settings import CodebookIdentifiers, NgramIdentifiers
 from workers.tokenized import TokenizedCorpus
@@ -175,3 +175,10 @@ def test_embeddings_bring_related_tokens_together() -> None:
     cosine = table[:20] @ table[:20].T / 4
     assert cosine[:10, :10].mean() > cosine[:10, 10:].mean() + 0.5
     assert ppmi_svd(documents, 25, rank=40, window=5).shape == (25, 40)
+
+
+def test_no_documents_are_named_by_an_empty_view() -> None:
+    view = naming_view("codes", Ragged.of([]), 9)
+    lo, hi = view.index.whole()
+    assert not len(view.documents)
+    assert lo.tolist() == hi.tolist() == [0]
