@@ -86,6 +86,16 @@ def test_short_documents_repeat_their_spans() -> None:
 def test_idf_counts_documents() -> None:
     idf = inverse_document_frequency(Ragged.of([[1, 1, 2], [1], []]), 4)
     np.testing.assert_allclose(idf, [0, np.log(3 / 2), np.log(3), 0])
+    assert inverse_document_frequency(Ragged.of([]), 2).tolist() == [0, 0]
+
+
+@settings(max_examples=50, deadline=None)
+@given(st.lists(st.lists(st.integers(0, 9), max_size=12), max_size=8))
+def test_idf_is_that_of_the_set_of_pairs(rows) -> None:
+    pairs = {(row, token) for row, tokens in enumerate(rows) for token in tokens}
+    frequency = np.array([sum(token == each for _, token in pairs) for each in range(10)])
+    expected = np.log(max(len(rows), 1) / np.maximum(frequency, 1)) * (frequency > 0)
+    assert inverse_document_frequency(Ragged.of(rows), 10).tolist() == expected.tolist()
 
 
 @settings(max_examples=100, deadline=None)

@@ -7,7 +7,7 @@ import numpy as np
 
 from results.store import read_json, write_json
 from workers.corpus.documents import Corpus
-from workers.decoding.index import build_index
+from workers.decoding.index import PlannedIndex, build_index
 from workers.decoding.view import View
 from workers.ragged import Ragged
 
@@ -116,7 +116,7 @@ def row_view(name: str, rows: Ragged, documents: np.ndarray, vocabulary: int, ma
     """A view whose identifiers are whole rows, row i of `documents[i]`. Tokens and marker are below `vocabulary`."""
     return View(
         name=name,
-        index=build_index(rows, vocabulary, "rows"),
+        index=PlannedIndex(rows, vocabulary, "rows"),
         documents=documents.astype(np.int32),
         marker=marker,
         max_length=int(rows.lengths.max(initial=1)),
