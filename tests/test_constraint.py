@@ -1,13 +1,18 @@
 """The constraint against brute force: allowed tokens and counts at every depth, over random small corpora."""
 
+import weakref
+from pathlib import Path
+from typing import Any
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from workers.decoding import index as index_module
 from workers.decoding.constraint import can_grow, children
 from workers.decoding.evidence import gather_rows
-from workers.decoding.index import Index, build_index
+from workers.decoding.index import Index, PlannedIndex, Shard, build_index, write_index
 from workers.ragged import Ragged
 
 documents = st.lists(st.lists(st.integers(0, 5), max_size=9), min_size=1, max_size=6)
@@ -106,6 +111,45 @@ def test_columns_take_a_byte_a_code_and_come_back_from_a_folder(tmp_path) -> Non
     index.save(tmp_path)
     again = Index.load(tmp_path)
     assert again.shards[0].row_tokens(np.arange(len(rows))).tolist() == rows.tolist()
+
+
+def equal_files(one: Path, other: Path) -> bool:
+    names = sorted(path.relative_to(one) for path in one.rglob("*.*"))
+    assert names == sorted(path.relative_to(other) for path in other.rglob("*.*"))
+    return all((one / name).read_bytes() == (other / name).read_bytes() for name in names)
+
+
+@pytest.mark.parametrize("sort", ["suffixes", "rows", "columns"])
+@pytest.mark.parametrize("shard_tokens", [1, 12, 1 << 20])
+def test_an_index_is_the_same_written_planned_or_held(tmp_path: Path, sort: str, shard_tokens: int) -> None:
+    rows = Ragged.of([[1, 2, 3], [1, 2, 4], [2, 2], [2, 3, 1, 5]])
+    held = build_index(rows, 6, sort, shard_tokens)
+    held.save(tmp_path / "held")
+    written = write_index(tmp_path / "written", rows, 6, sort, shard_tokens)
+    planned = PlannedIndex(rows, 6, sort, shard_tokens)
+    planned.save(tmp_path / "planned")
+    assert "shards" not in vars(planned), "nothing is kept of what was saved"
+    assert equal_files(tmp_path / "held", tmp_path / "written")
+    assert equal_files(tmp_path / "held", tmp_path / "planned")
+    assert len(written.shards) == len(planned.shards) == len(held.shards)
+    assert written.token_count == planned.token_count == held.token_count
+    assert planned.whole()[1].tolist() == held.whole()[1].tolist()
+
+
+def test_one_shard_is_held_at_a_time(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """When the next one is built, the arrays of the one before are gone."""
+    alive: list[weakref.ref] = []
+
+    def build(*arguments: Any) -> Shard:
+        assert not any(shard() is not None for shard in alive)
+        shard = build_shard(*arguments)
+        alive.append(weakref.ref(shard.tokens))
+        return shard
+
+    build_shard = index_module._build_shard
+    monkeypatch.setattr(index_module, "_build_shard", build)
+    write_index(tmp_path, Ragged.of([[1, 2], [3], [2, 1]]), 4, "suffixes", shard_tokens=1)
+    assert len(alive) == 3
 
 
 def test_largest_token_ids_sort_right() -> None:

@@ -13,7 +13,7 @@ from workers.embeddings import cooccurrences, ppmi_svd
 from workers.errors import BadInput
 from workers.identifiers import capacity, codebook
 from workers.identifiers.ngram import inverse_document_frequency, pick_spans
-from workers.identifiers.sets import IdentifierSet
+from workers.identifiers.sets import IdentifierSet, naming_view
 from workers.ragged import Ragged
 from workers.settings import CodebookIdentifiers, NgramIdentifiers
 from workers.tokenized import TokenizedCorpus
@@ -86,6 +86,16 @@ def test_short_documents_repeat_their_spans() -> None:
 def test_idf_counts_documents() -> None:
     idf = inverse_document_frequency(Ragged.of([[1, 1, 2], [1], []]), 4)
     np.testing.assert_allclose(idf, [0, np.log(3 / 2), np.log(3), 0])
+    assert inverse_document_frequency(Ragged.of([]), 2).tolist() == [0, 0]
+
+
+@settings(max_examples=50, deadline=None)
+@given(st.lists(st.lists(st.integers(0, 9), max_size=12), max_size=8))
+def test_idf_is_that_of_the_set_of_pairs(rows) -> None:
+    pairs = {(row, token) for row, tokens in enumerate(rows) for token in tokens}
+    frequency = np.array([sum(token == each for _, token in pairs) for each in range(10)])
+    expected = np.log(max(len(rows), 1) / np.maximum(frequency, 1)) * (frequency > 0)
+    assert inverse_document_frequency(Ragged.of(rows), 10).tolist() == expected.tolist()
 
 
 @settings(max_examples=100, deadline=None)
@@ -175,3 +185,10 @@ def test_embeddings_bring_related_tokens_together() -> None:
     cosine = table[:20] @ table[:20].T / 4
     assert cosine[:10, :10].mean() > cosine[:10, 10:].mean() + 0.5
     assert ppmi_svd(documents, 25, rank=40, window=5).shape == (25, 40)
+
+
+def test_no_documents_are_named_by_an_empty_view() -> None:
+    view = naming_view("codes", Ragged.of([]), 9)
+    lo, hi = view.index.whole()
+    assert not len(view.documents)
+    assert lo.tolist() == hi.tolist() == [0]

@@ -10,9 +10,12 @@ Rows that come sorted, such as codes, can be stored by columns instead: entry r 
 order to store, and a column's tokens count from its smallest, mostly in one byte each.
 
 One suffix array holds up to `SHARD_TOKENS`; a larger corpus is cut into shards, and a state is an interval a shard.
+Shards are built one by one, and what is written to a folder need not be held: `write_index` and `PlannedIndex`.
 """
 
+from collections.abc import Iterator
 from dataclasses import dataclass, fields
+from functools import cached_property
 from itertools import pairwise
 from pathlib import Path
 from typing import Literal
@@ -23,6 +26,9 @@ from pydivsufsort import divsufsort
 
 from results.store import read_json, write_json
 from workers.ragged import Ragged
+
+Sort = Literal["suffixes", "rows", "columns"]
+"""What an order sorts; "columns" are rows that come sorted, one that continues another before it, and none empty."""
 
 SHARD_TOKENS = 1 << 28
 """Sorting takes about 14 bytes a token for as long as it lasts: 3.8 GB for a whole shard of a 16-bit vocabulary."""
@@ -155,10 +161,8 @@ class Index:
     def save(self, folder: Path) -> None:
         """A folder a shard with one .npy a field, and `index.json`."""
         for number, shard in enumerate(self.shards):
-            (folder / str(number)).mkdir(parents=True, exist_ok=True)
-            for field in fields(Shard):
-                np.save(folder / str(number) / f"{field.name}.npy", getattr(shard, field.name))
-        write_json(folder / "index.json", {"boundary": self.boundary, "first_rows": self.first_rows.tolist()})
+            _save_shard(shard, folder / str(number))
+        _save_head(folder, self.boundary, self.first_rows.tolist())
 
     @classmethod
     def load(cls, folder: Path) -> "Index":
@@ -169,6 +173,38 @@ class Index:
         return cls(shards=shards, first_rows=first_rows, boundary=known["boundary"])
 
 
+class PlannedIndex(Index):
+    """An index that is built when it is needed: by `save`, a shard at a time, so that all are never in memory; or
+    all of it, once, as soon as it is searched. Rows may lie on disk and must stay as they are until then."""
+
+    _plan: tuple[Ragged, int, Sort, int]
+
+    def __init__(self, rows: Ragged, vocabulary: int, sort: Sort, shard_tokens: int = SHARD_TOKENS) -> None:
+        first_rows = np.array(_cut(rows, shard_tokens), dtype=np.int64)
+        plan = (rows, vocabulary, sort, shard_tokens)
+        for name, value in (("first_rows", first_rows), ("boundary", vocabulary), ("_plan", plan)):
+            object.__setattr__(self, name, value)  # as a frozen dataclass does
+
+    @cached_property
+    def shards(self) -> tuple[Shard, ...]:
+        """All of them, in memory."""
+        return build_index(*self._plan).shards
+
+    def save(self, folder: Path) -> None:
+        """As `Index.save`."""
+        write_index(folder, *self._plan)
+
+
+def _save_shard(shard: Shard, folder: Path) -> None:
+    folder.mkdir(parents=True, exist_ok=True)
+    for field in fields(Shard):
+        np.save(folder / f"{field.name}.npy", getattr(shard, field.name))
+
+
+def _save_head(folder: Path, boundary: int, first_rows: list[int]) -> None:
+    write_json(folder / "index.json", {"boundary": boundary, "first_rows": first_rows})
+
+
 def _load_shard(folder: Path) -> Shard:
     # As plain arrays over the mapped memory: numpy.memmap's own indexing is many times slower.
     return Shard(
@@ -176,21 +212,32 @@ def _load_shard(folder: Path) -> Shard:
     )
 
 
-def build_index(
-    rows: Ragged, vocabulary: int, sort: Literal["suffixes", "rows", "columns"], shard_tokens: int = SHARD_TOKENS
-) -> Index:
-    """Index of the rows. Token ids must be below `vocabulary`. Empty rows are kept and never matched.
+def build_index(rows: Ragged, vocabulary: int, sort: Sort, shard_tokens: int = SHARD_TOKENS) -> Index:
+    """Index of the rows, in memory. Token ids must be below `vocabulary`. Empty rows are kept and never matched.
 
-    A row is never cut: one that is longer than `shard_tokens` is a shard of its own. "columns" asks for
-    rows that are sorted, one that continues another before it, and for none that is empty.
+    A row is never cut: one that is longer than `shard_tokens` is a shard of its own.
     """
     cuts = _cut(rows, shard_tokens)
+    shards = tuple(_shards(rows, cuts, vocabulary, sort))
+    return Index(shards=shards, first_rows=np.array(cuts, dtype=np.int64), boundary=vocabulary)
+
+
+def write_index(folder: Path, rows: Ragged, vocabulary: int, sort: Sort, shard_tokens: int = SHARD_TOKENS) -> Index:
+    """What `build_index` gives, written to a folder and mapped from there; one shard is in memory at a time."""
+    cuts = _cut(rows, shard_tokens)
+    shards = _shards(rows, cuts, vocabulary, sort)
+    for number in range(len(cuts) - 1):
+        _save_shard(next(shards), folder / str(number))  # without a name, so that it is gone when the next is built
+    _save_head(folder, vocabulary, cuts)
+    return Index.load(folder)
+
+
+def _shards(rows: Ragged, cuts: list[int], vocabulary: int, sort: Sort) -> Iterator[Shard]:
+    """One after the other, none of them held."""
     if sort == "columns":
         stored = _columns_format(rows, vocabulary)
-        shards = tuple(_build_columns(rows, begin, end, vocabulary, stored) for begin, end in pairwise(cuts))
-    else:
-        shards = tuple(_build_shard(rows, begin, end, vocabulary, sort) for begin, end in pairwise(cuts))
-    return Index(shards=shards, first_rows=np.array(cuts, dtype=np.int64), boundary=vocabulary)
+        return (_build_columns(rows, begin, end, vocabulary, stored) for begin, end in pairwise(cuts))
+    return (_build_shard(rows, begin, end, vocabulary, sort) for begin, end in pairwise(cuts))
 
 
 def _cut(rows: Ragged, shard_tokens: int) -> list[int]:

@@ -5,10 +5,11 @@ Any span of a document may be written; what is written is evidence for every doc
 
 from typing import Any
 
+import numba
 import numpy as np
 
 from workers.corpus.documents import Corpus
-from workers.decoding.index import build_index
+from workers.decoding.index import PlannedIndex
 from workers.decoding.view import View
 from workers.identifiers.sets import IdentifierSet, Pairs, query_documents, seeded_order
 from workers.identifiers.texts import Encode
@@ -45,7 +46,7 @@ def body_view(settings: NgramSettings, tokenized: TokenizedCorpus, vocabulary: i
     """Every span of every document. `vocabulary`: with the tokens that the kind adds to the tokenizer's."""
     return View(
         name="body",
-        index=build_index(tokenized.documents, vocabulary, "suffixes"),
+        index=PlannedIndex(tokenized.documents, vocabulary, "suffixes"),
         documents=np.arange(len(tokenized.documents), dtype=np.int32),
         marker=marker,
         max_length=settings.length,
@@ -54,10 +55,22 @@ def body_view(settings: NgramSettings, tokenized: TokenizedCorpus, vocabulary: i
 
 def inverse_document_frequency(documents: Ragged, vocabulary: int) -> np.ndarray:
     """log(documents / documents with the token), float64 (vocabulary,); 0 for tokens that never occur."""
-    owner = np.repeat(np.arange(len(documents)), documents.lengths)
-    pairs = np.unique(owner * vocabulary + documents.values)
-    frequency = np.bincount(pairs % vocabulary, minlength=vocabulary)
+    frequency = _document_frequency(np.asarray(documents.values), np.asarray(documents.offsets), vocabulary)
     return np.log(max(len(documents), 1) / np.maximum(frequency, 1)) * (frequency > 0)
+
+
+@numba.njit(cache=True)
+def _document_frequency(values: np.ndarray, offsets: np.ndarray, vocabulary: int) -> np.ndarray:
+    """int64 (vocabulary,): documents with each token. In one pass, since tables of (document, token) outgrow memory."""
+    frequency = np.zeros(vocabulary, dtype=np.int64)
+    last_seen = np.full(vocabulary, -1, dtype=np.int64)
+    for document in range(len(offsets) - 1):
+        for place in range(offsets[document], offsets[document + 1]):
+            token = values[place]
+            if last_seen[token] != document:
+                last_seen[token] = document
+                frequency[token] += 1
+    return frequency
 
 
 def pick_spans(

@@ -7,7 +7,7 @@ import numpy as np
 
 from results.store import read_json, write_json
 from workers.corpus.documents import Corpus
-from workers.decoding.index import build_index
+from workers.decoding.index import PlannedIndex, build_index
 from workers.decoding.view import View
 from workers.ragged import Ragged
 
@@ -116,7 +116,7 @@ def row_view(name: str, rows: Ragged, documents: np.ndarray, vocabulary: int, ma
     """A view whose identifiers are whole rows, row i of `documents[i]`. Tokens and marker are below `vocabulary`."""
     return View(
         name=name,
-        index=build_index(rows, vocabulary, "rows"),
+        index=PlannedIndex(rows, vocabulary, "rows"),
         documents=documents.astype(np.int32),
         marker=marker,
         max_length=int(rows.lengths.max(initial=1)),
@@ -126,14 +126,14 @@ def row_view(name: str, rows: Ragged, documents: np.ndarray, vocabulary: int, ma
 def naming_view(name: str, rows: Ragged, vocabulary: int) -> View:
     """A view whose row i names document i. Rows of about one length, as codes are, are sorted: the index is smaller."""
     longest = int(rows.lengths.max(initial=0))
-    if not rows.lengths.all() or longest * len(rows) > PADDED * len(rows.values):
+    if not len(rows) or not rows.lengths.all() or longest * len(rows) > PADDED * len(rows.values):
         return row_view(name, rows, np.arange(len(rows)), vocabulary)
     begins, lengths, last = rows.offsets[:-1], rows.lengths, len(rows.values) - 1
     columns = [
         np.where(lengths > depth, rows.values[np.minimum(begins + depth, last)], vocabulary).astype(np.int32)
         for depth in range(longest)
     ]
-    documents = np.lexsort(columns[::-1]) if columns else np.empty(0, dtype=np.int64)
+    documents = np.lexsort(columns[::-1])
     return View(
         name=name,
         index=build_index(rows.take(documents), vocabulary, "columns"),
