@@ -96,3 +96,16 @@ def test_packing_and_cutting_change_nothing(family: str, limit: int, monkeypatch
     for query, rows, log_probs in zip(queries, candidates, found, strict=True):
         expected = [pair_log_prob(model, QUERIES, query, targets, row) for row in rows]
         np.testing.assert_allclose(log_probs, expected, atol=1e-5)
+
+
+def test_a_query_is_cut_between_identifiers_that_begin_alike_only_where_it_must_be() -> None:
+    """Sorted by their tokens, a shorter one before what continues it; a view's packs are its own."""
+    target = Ragged.of([[2, 1], [1, 5], [2], [1, 4], [9, 9], [1, 4, 0]])
+    rows, ends = np.array([0, 1, 2, 3, 5]), np.array([7, 7, 7, 7, 8])
+    packs = cgl._packs(3, ends, target, rows, 2)
+    assert [(pack.query, pack.end, pack.places.tolist()) for pack in packs] == [
+        (3, 7, [3, 1]),
+        (3, 7, [2, 0]),
+        (3, 8, [4]),
+    ]
+    assert [pack.places.tolist() for pack in cgl._packs(3, ends, target, rows, 4)] == [[0, 1, 2, 3], [4]]

@@ -1,6 +1,7 @@
 """The memory formula against what PyTorch says it had allocated at its peak."""
 
 from collections.abc import Callable
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -49,6 +50,37 @@ def test_the_formula_is_near_the_peak(family, size, vocabulary, queries, beams, 
 
     formula = SearchMemory(shape=shape_of(model), prompt=prompt, new_tokens=tokens).total(queries, queries * beams)
     assert 0.7 < formula / allocated_peak(search) < 1.5
+
+
+@pytest.mark.parametrize(
+    ("family", "size", "vocabulary", "queries", "beams", "prompt", "tokens"),
+    [
+        ("t5", "115k", 50_000, 16, 257, 30, 6),
+        ("llama", "98k", 50_000, 16, 257, 30, 6),
+        ("t5", "919k", 300, 8, 100, 64, 12),
+        ("llama", "787k", 300, 8, 100, 64, 12),
+    ],
+)
+def test_scoring_needs_no_table_of_rows(family, size, vocabulary, queries, beams, prompt, tokens) -> None:
+    """The formula without kept log-probabilities is as near to the peak; a search's would be far above it."""
+    model = build(ModelSettings(family=family, size=size), vocabulary, 0, 0).eval()
+    rng = np.random.default_rng(0)
+    texts = Ragged.of([rng.integers(2, vocabulary, size=prompt - 1) for _ in range(queries)])
+
+    def score() -> None:
+        session = open_session(model, texts, np.arange(queries), np.ones(queries), longest=prompt)
+        parents = np.repeat(np.arange(queries), beams)
+        rows = np.arange(len(parents))
+        for _ in range(tokens):
+            written, wanted = rng.integers(2, vocabulary, size=(2, len(rows)))
+            session.score(torch.from_numpy(parents), torch.from_numpy(written), rows, wanted)
+            parents = rows
+
+    memory = SearchMemory(shape=shape_of(model), prompt=prompt, new_tokens=tokens, kept_values=0)
+    peak = allocated_peak(score)
+    assert 0.7 < memory.total(queries, queries * beams) / peak < 1.5
+    if vocabulary == 50_000:
+        assert replace(memory, kept_values=None).total(queries, queries * beams) > 4 * peak
 
 
 @pytest.mark.parametrize("family", ["t5", "llama"])

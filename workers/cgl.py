@@ -22,6 +22,7 @@ from workers.memory import SearchMemory, search_limit
 from workers.models.build import shape_of
 from workers.models.likelihood import first_alike, identifier_log_probs
 from workers.models.sessions import open_session
+from workers.ragged import Ragged
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -121,7 +122,7 @@ def candidate_log_probs(
     """For each of `queries` the log-probability of each of its candidates, which are rows of the held-out pairs.
 
     `ends`: what ends the prompt of each held-out pair. Queries of like length go together, as many as memory holds;
-    one with more candidates than that is cut.
+    one with more candidates than that is cut, between identifiers that begin alike only where it must be.
     """
     prompt = np.minimum(held_out.sources.lengths[queries], longest) + 1
     longest_target = int(held_out.target.lengths[np.concatenate(candidates)].max(initial=1)) if len(queries) else 1
@@ -130,12 +131,13 @@ def candidate_log_probs(
         prompt=int(prompt.max(initial=1)),
         new_tokens=longest_target,
         value_bytes=model.dtype.itemsize,
+        kept_values=0,
     )
     limit = search_limit()
     packs = [
         pack
         for query in np.argsort(prompt, kind="stable")
-        for pack in _packs(int(query), ends[candidates[query]], memory.rows(limit))
+        for pack in _packs(int(query), ends[candidates[query]], held_out.target, candidates[query], memory.rows(limit))
     ]
     together = memory.queries(max((len(pack.places) for pack in packs), default=1), limit)
     found = [np.zeros(len(rows)) for rows in candidates]
@@ -151,14 +153,18 @@ def candidate_log_probs(
     return found
 
 
-def _packs(query: int, ends: np.ndarray, most: int) -> list[_Pack]:
-    """`ends`: of each of the query's candidates."""
-    return [
-        _Pack(query=query, end=int(end), places=places[begin : begin + most])
-        for end in np.unique(ends)
-        for places in [np.flatnonzero(ends == end)]
-        for begin in range(0, len(places), most)
-    ]
+def _packs(query: int, ends: np.ndarray, target: Ragged, rows: np.ndarray, most: int) -> list[_Pack]:
+    """`rows` of `target` are the query's candidates, and `ends` what ends the prompt of each."""
+    packs = []
+    for end in np.unique(ends):
+        places = np.flatnonzero(ends == end)
+        if len(places) > most:  # by their tokens, so that few prefixes are in two packs
+            places = places[np.lexsort(target.padded(rows[places], fill=-1).T[::-1])]
+        packs += [
+            _Pack(query=query, end=int(end), places=places[begin : begin + most])
+            for begin in range(0, len(places), most)
+        ]
+    return packs
 
 
 def _losses(

@@ -12,7 +12,7 @@ Bytes of a search in a batch of q queries with r rows in all, prompts of p token
 
 L layers, d width, h heads of width w, k key width, f feed-forward width, m its matrices, V vocabulary. Scores are
 there three times in float32: on the prompt, joined with those on what is written, and as weights. The model's own
-weights are not counted.
+weights are not counted. Scoring given tokens keeps no row's log-probabilities: 0 for the V of the rows' 4V.
 """
 
 import ctypes
@@ -47,6 +47,8 @@ class SearchMemory:
     new_tokens: int
     value_bytes: int = 4
     """Of the model's precision."""
+    kept_values: int | None = None
+    """Log-probabilities kept a row: those of the vocabulary in a search (None), 0 where given tokens are scored."""
 
     def total(self, queries: int, rows: int) -> int:
         """Bytes of a batch with `rows` rows in all."""
@@ -89,7 +91,8 @@ class SearchMemory:
     def _row(self) -> int:
         written = (self.shape.layers + 1) * self.new_tokens * self._key_value
         scores = 3 * 4 * self.shape.heads * (self.prompt + self.new_tokens)
-        return written + 4 * self.shape.vocabulary + self._activations(scores)
+        kept = self.shape.vocabulary if self.kept_values is None else self.kept_values
+        return written + 4 * kept + self._activations(scores)
 
 
 def search_limit() -> int:

@@ -5,12 +5,12 @@ from typing import NamedTuple
 import numba
 import numpy as np
 
+import workers.decoding.numba_cache  # noqa: F401 - one hash for all compiled modules
+
 REPETITION = 0.8
 """How much of a weight is lost where all of an n-gram's tokens were seen in the document."""
 PAIRS = 1 << 16
 """Entries of a table that most places in a text, which begin no n-gram, are recognised by; fits a core's cache."""
-
-
 POSITION_BITS = 40
 """A match is one number, n-gram x 2^40 + position, so that sorting puts matches in the order of the rule."""
 BLOCK = 64

@@ -1,14 +1,15 @@
 """The best continuations of one query, for the compiled step.
 
 The pool takes in more than are wanted; when it is full, a partition leaves the wanted ones, and the worst of them is
-the floor that others must pass. Numba's cache of `numba_step.py`, which this is compiled into, does not notice changes
-here: touch that file too.
+the floor that others must pass.
 """
 
 from typing import NamedTuple
 
 import numba
 import numpy as np
+
+import workers.decoding.numba_cache  # noqa: F401 - what follows is compiled into numba_step.py
 
 SPARE = 64
 """Places beyond twice what is wanted, so that where few are wanted not every one leads to a partition."""
