@@ -18,6 +18,8 @@ $(INSTALLED): pyproject.toml constraints.txt
 	$(PYTHON) -m venv $(VENV)
 	@echo "installing the environment into $(VENV) (about 2 GB, a few minutes) ..."
 	$(VENV)/bin/pip install --quiet --constraint constraints.txt --editable '.[dev]'
+	@echo "compiling the search ..."
+	$(RUN) -m workers.decoding.compile
 	@touch $@
 
 quickstart: $(INSTALLED)

@@ -11,6 +11,7 @@ from test_evidence import Ngram, Texts, reference
 
 from benchmarks.decoding import dict_trie
 from workers import retrieval
+from workers.decoding.evidence import gather_rows
 from workers.identifiers.sets import row_view
 from workers.models.prompts import prompts
 from workers.ragged import Ragged
@@ -28,16 +29,11 @@ def load(trained: Trainer, family: str, kind: str) -> Loaded:
 
 
 def rows_of(loaded: Loaded) -> list[list[int]]:
-    """Rows of the only view, of its only shard, read token by token."""
+    """Rows of the only view."""
     (view,) = loaded.ids.views
-    (shard,) = view.index.shards
-    rows: list[list[int]] = [[]]
-    for token in shard.tokens.tolist():
-        if token == view.index.boundary:
-            rows.append([])
-        else:
-            rows[-1].append(token)
-    return rows[:-1]
+    rows = np.arange(len(view.documents))
+    texts = gather_rows([view.index], np.zeros_like(rows), rows)
+    return [texts[row].tolist() for row in range(len(texts))]
 
 
 def held_out(loaded: Loaded) -> Iterator[tuple[str, np.ndarray]]:
