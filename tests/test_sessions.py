@@ -4,6 +4,8 @@ import numpy as np
 import pytest
 import torch
 from transformers import (
+    Gemma2Config,
+    Gemma2ForCausalLM,
     GraniteConfig,
     GraniteForCausalLM,
     LlamaConfig,
@@ -19,6 +21,7 @@ from transformers import (
     T5ForConditionalGeneration,
 )
 
+from workers.errors import BadInput
 from workers.models import attention, layers
 from workers.models.build import build
 from workers.models.prompts import prompts
@@ -214,6 +217,22 @@ def test_the_models_own_attention_is_left_as_it_was() -> None:
 def test_only_known_architectures_have_a_loop_of_their_own() -> None:
     loops = {name: type(open_all(make(name)).decoder).__name__ for name in MODELS}
     assert {name for name, loop in loops.items() if loop == "AnyDecoder"} == {"qwen3", "granite", "llama-dynamic"}
+
+
+def test_capped_attention_is_refused_in_one_line() -> None:
+    config = Gemma2Config(
+        vocab_size=VOCABULARY,
+        hidden_size=16,
+        intermediate_size=32,
+        num_hidden_layers=1,
+        num_attention_heads=2,
+        num_key_value_heads=1,
+        head_dim=8,
+        pad_token_id=0,
+    )
+    session = open_all(Gemma2ForCausalLM(config).eval())
+    with pytest.raises(BadInput, match=r"^models\.pretrained: Gemma2Attention caps attention scores"):
+        session.advance(torch.arange(4), torch.arange(4) + 2)
 
 
 def test_large_projections_are_not_copied(monkeypatch: pytest.MonkeyPatch) -> None:

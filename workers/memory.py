@@ -24,6 +24,7 @@ from typing import Any
 import torch
 
 from workers.device import on_gpu
+from workers.models.attention import VALUES_TOGETHER
 from workers.models.shapes import Shape
 
 CPU_LIMIT = 128 * 2**20
@@ -32,9 +33,6 @@ is larger than the caches gains nothing; searches of 1 to 64 beams were fastest 
 
 GPU_SHARE = 0.5
 """Of the GPU's memory; weights and the allocator's slack have the rest."""
-
-VALUES_TOGETHER = {"cpu": 2**19, "cuda": 2**24}
-"""Logits or scores that are computed together, by device: on a CPU what its cache holds until they are used."""
 
 
 @dataclass(frozen=True, kw_only=True)

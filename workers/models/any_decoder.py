@@ -13,6 +13,7 @@ import torch
 from transformers import AttentionInterface, Cache, DynamicCache, PreTrainedModel
 from transformers.cache_utils import DynamicLayer
 
+from workers.errors import BadInput
 from workers.models.attention import Prompt, RowGroups, attend_prompt_and_written
 from workers.models.prompts import PaddedPrompts
 
@@ -67,11 +68,12 @@ def shared_attention(
 ) -> tuple[torch.Tensor, None]:
     """One new token a row: `query` (rows, heads, 1, d) -> (rows, 1, heads, d).
 
-    `key` and `value` are (rows, key heads, written, d). Raises NotImplementedError for models that cap their scores
-    or have attention sinks.
+    `key` and `value` are (rows, key heads, written, d). Raises BadInput for a model that caps its scores or
+    has attention sinks.
     """
     if softcap is not None or s_aux is not None:
-        raise NotImplementedError("models with capped attention scores or attention sinks are not supported")
+        kind = type(module).__name__
+        raise BadInput(f"models.pretrained: {kind} caps attention scores or has attention sinks: it cannot be searched")
     rows, heads, _one, width = query.shape
     out = attend_prompt_and_written(
         query.view(rows, key.shape[1], heads // key.shape[1], width),

@@ -10,7 +10,8 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 
-from workers.memory import VALUES_TOGETHER
+VALUES_TOGETHER = {"cpu": 2**19, "cuda": 2**24}
+"""Logits or scores that are computed together, by device: on a CPU what its cache holds until they are used."""
 
 
 class RowGroups:

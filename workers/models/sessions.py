@@ -10,9 +10,8 @@ import numpy as np
 import torch
 from transformers import PreTrainedModel
 
-from workers.memory import VALUES_TOGETHER
 from workers.models.any_decoder import AnyDecoder
-from workers.models.attention import Prompt, RowGroups
+from workers.models.attention import VALUES_TOGETHER, Prompt, RowGroups
 from workers.models.llama import LlamaDecoder, is_like_llama
 from workers.models.logits import token_logits
 from workers.models.prompts import PaddedPrompts, prompts
