@@ -15,7 +15,7 @@ import torch
 from torch import nn
 
 from results.store import read_json, sync, write_json
-from workers.device import on_gpu
+from workers.device import keep_to_share, on_gpu
 from workers.errors import Diverged
 from workers.settings import ProcessGroup, TrainingSettings
 from workers.training_memory import BUCKET, LIVE, SUB_GROUP, even
@@ -39,7 +39,9 @@ def join(group: ProcessGroup) -> None:
     os.environ.update(RANK=str(group.rank), WORLD_SIZE=str(group.size), LOCAL_RANK="0")
     if distributed.is_initialized():
         return
-    if not _ON_GPU:
+    if _ON_GPU:
+        keep_to_share()
+    else:
         deepspeed.ops.__compatible_ops__["deepspeed_shm_comm"] = False
     backend = "nccl" if _ON_GPU else "gloo"
     if group.size == 1:

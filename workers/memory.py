@@ -7,20 +7,23 @@ from typing import Any
 
 import torch
 
-from workers.device import on_gpu
+from workers.device import gpu_bytes, on_gpu
+from workers.search_memory import SEARCH_SHARE, UNEVEN
 
 CPU_LIMIT = 128 * 2**20
 """Bytes a batch may take on a CPU: one number everywhere, so that batches and results are the same to the bit. What
 is larger than the caches gains nothing; searches of 1 to 64 beams were fastest at 64 to 128 MiB."""
 
-GPU_SHARE = 0.5
-"""Of the GPU's memory; weights and the allocator's slack have the rest."""
-
 
 def search_limit() -> int:
-    """Bytes that a batch of a search may take on this worker's device."""
+    """Bytes that a batch of a search may take on this worker's device, beside what is there already.
+
+    Of several GPUs that a model is spread over, as much as the fullest leaves of each.
+    """
     if on_gpu():
-        return int(GPU_SHARE * torch.cuda.get_device_properties(0).total_memory)
+        taken = [torch.cuda.memory_allocated(number) for number in range(torch.cuda.device_count())]
+        spread = len(taken) / UNEVEN if min(taken) else 1.0  # a model on one of them leaves the others empty
+        return int(SEARCH_SHARE * spread * max(0, gpu_bytes() - max(taken)))
     return CPU_LIMIT
 
 
