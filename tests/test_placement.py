@@ -10,7 +10,7 @@ from orchestrator.cuts import best_cut, cuts, kinds_of, placed_cut, usable
 from orchestrator.grid import Loaded, load
 from orchestrator.nodes import Demand, Node
 from orchestrator.placement import demands, settled
-from orchestrator.resources import GIB, GPUS, nodes_of
+from orchestrator.resources import GIB, GPUS, nodes_of, this_machine
 from orchestrator.sizes import Sizes, sizes_of
 from orchestrator.steps import Graph, Step, expand, recipe_of
 from workers.errors import BadInput
@@ -358,6 +358,21 @@ def test_the_price_of_a_node(tmp_path: Path) -> None:
     assert {resources.price_of(node.name) for node in nodes} == {32}
     assert resources.price_of("10.0.0.3") is None
     assert [replace(node, id="", name="") for node in nodes[1:]] == [replace(nodes[0], id="", name="")] * 7
+
+
+def test_this_machine_is_a_node(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its GPUs are those that the driver tells of."""
+    monkeypatch.setenv("PATH", str(tmp_path))
+    alone = this_machine()
+    assert alone.cpus >= 1
+    assert alone.memory > GIB / 4
+    assert (alone.gpus, alone.gpu_bytes, alone.device) == (0, 0, "cpu")
+    program = tmp_path / "nvidia-smi"
+    program.write_text("#!/bin/sh\necho 'NVIDIA L4, 23034'\necho 'NVIDIA L4, 23034'\n")
+    program.chmod(0o755)
+    assert this_machine() == replace(alone, gpus=2, gpu_bytes=23034 * 2**20, device="NVIDIA L4")
+    program.write_text("#!/bin/sh\necho 'no driver'\nexit 9\n")
+    assert this_machine() == alone
 
 
 def test_a_cut_across_nodes_costs_more(tmp_path: Path) -> None:
