@@ -80,7 +80,7 @@ class RayPool:
     ) -> None:
         self._arguments = (store, table, git_commit, _environment(resources, gpus))
         self._options: dict[str, Any] = {"num_cpus": resources.cpus_per_worker, "num_gpus": gpus, "max_restarts": 0}
-        size = resources.workers_per_training
+        size = resources.together
         grouped = count - count % size
         self._gangs = {
             worker: tuple(range(worker - worker % size, worker - worker % size + size))
@@ -335,7 +335,7 @@ def _count(resources: Resources, steps: int) -> tuple[int, float]:
     """How many workers, and the GPUs of each."""
     there = ray.cluster_resources()
     gpus = resources.gpus_per_worker
-    if gpus is None:
+    if gpus == "auto":
         gpus = 1.0 if there.get("GPU") else 0.0
     cores = there.get("CPU", 1)
     if resources.workers is None and _is_own():
@@ -344,14 +344,14 @@ def _count(resources: Resources, steps: int) -> tuple[int, float]:
     if gpus:
         possible = min(possible, int(there.get("GPU", 0) / gpus + 1e-9))
     if resources.workers is None:
-        together = resources.workers_per_training
+        together = resources.together
         count = min(possible, int(there.get("memory", MEMORY_PER_WORKER) / MEMORY_PER_WORKER), max(steps, together))
         count = max(1, count)
     else:
         count = resources.workers
     if count > possible:
         raise BadInput(f"resources.workers: {count} need more than there is: {possible} can run at once")
-    if count < resources.workers_per_training:
-        together = resources.workers_per_training
+    if count < resources.together:
+        together = resources.together
         raise BadInput(f"resources.workers_per_training: {together} is more than the {count} workers there can be")
     return count, gpus
