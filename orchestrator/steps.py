@@ -118,6 +118,7 @@ def _decisive(settings: Settings) -> dict[str, Any]:
     if isinstance(settings, TrainJob):
         for name in ("log_every", "checkpoint_every"):
             values["training"][name] = TrainingSettings.model_fields[name].default
+        del values["training"]["keep_weights"]
         values["model"]["pretrained"] = origin(values["model"]["pretrained"])
     elif isinstance(settings, TokenizerJob):
         values["pretrained"] = origin(values["pretrained"])
@@ -155,7 +156,7 @@ def recipe_of(graph: "Graph", trial: "Trial") -> str:
     settings = {
         "tokenizer": tokens.tokenizer.model_dump(mode="json") if tokens.tokenizer else None,
         "training": step.settings.training.model_dump(
-            mode="json", exclude={"learning_rate", "log_every", "checkpoint_every"}
+            mode="json", exclude={"learning_rate", "log_every", "checkpoint_every", "keep_weights"}
         ),
         "workers_per_training": step.workers,
     }
