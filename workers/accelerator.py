@@ -11,7 +11,8 @@ if not ON_GPU:
 
 import deepspeed  # noqa: E402
 import deepspeed.ops  # noqa: E402
+from deepspeed.accelerator import get_accelerator  # noqa: E402
 
 deepspeed.utils.logger.setLevel(logging.ERROR)
 
-__all__ = ["ON_GPU", "deepspeed"]
+__all__ = ["ON_GPU", "deepspeed", "get_accelerator"]

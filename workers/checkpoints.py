@@ -18,7 +18,7 @@ from typing import Any
 import torch
 import xxhash
 
-from results.store import read_json, sync, write_json
+from results.files import read_json, sync, write_json
 from workers import engine as ds
 from workers.errors import out_of_memory, storage_trouble
 from workers.settings import ProcessGroup

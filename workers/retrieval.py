@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 from transformers import PreTrainedModel
 
-from results.store import read_json
+from results.files import read_json
 from workers import reranking
 from workers.corpus.documents import Corpus, load
 from workers.decoding.beam import Candidates, Search, SearchResult, beam_search
@@ -22,10 +22,11 @@ from workers.decoding.view import View
 from workers.errors import BadInput
 from workers.flops import inference_flops
 from workers.identifiers.sets import IdentifierSet
-from workers.memory import SearchMemory, reuse_freed_memory, search_limit
+from workers.memory import reuse_freed_memory, search_limit
 from workers.models import build
 from workers.models.sessions import ScoringSession, open_session
 from workers.reranking import Ranking
+from workers.search_memory import SearchMemory
 from workers.settings import Budget, EvaluationSettings
 from workers.stopping import stop_here
 from workers.tokenized import TokenizedCorpus
@@ -144,6 +145,7 @@ def batch_size(loaded: Loaded, settings: EvaluationSettings, budget: Budget) -> 
         prompt=int(loaded.prompt_lengths(loaded.queries(settings.split)).max(initial=1)),
         new_tokens=max(new_tokens(budget, view) if budget.rerank is None else view.max_length for view in views),
         value_bytes=loaded.model.dtype.itemsize,
+        device=loaded.model.device.type,
     )
     limit = search_limit(settings.memory_mb)
     rows = max(budget.beams or 0, budget.samples or 0)

@@ -12,7 +12,7 @@ import numpy as np
 import torch
 from transformers import PreTrainedModel
 
-from results.store import write_json
+from results.files import write_json
 from workers import checkpoints
 from workers import engine as ds
 from workers.checkpoints import Progress
@@ -97,9 +97,9 @@ def _metrics(
         "d_tokens": int(lengths[1].sum()),
         "epochs": job.training.epochs,
         "learning_rate": job.training.learning_rate,
-        "zero_stage": job.training.zero_stage,
+        "zero_stage": job.training.stage,
+        "offload": job.training.offloaded,
         "workers": group.size,
-        "batch": job.training.batch,
         "micro_batch": plan.micro_batch,
         "accumulation": plan.accumulation,
         "query_length": job.training.query_length,
