@@ -9,9 +9,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import wandb
 import wandb_files
 
-import wandb
 from orchestrator.grid import Tracking, load
 from orchestrator.steps import expand
 from orchestrator.tracking import Tracker, Training, describe, tracker
