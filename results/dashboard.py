@@ -100,6 +100,7 @@ def start(place: Place, identity: Identity, folder: Path) -> "wandb.Run":
     Raises:
         Exception: whatever wandb raises where the service cannot be reached or refuses, within START_SECONDS.
     """
+    os.environ.setdefault("WANDB_ERROR_REPORTING", "false")  # crash reports name the host
     import wandb
 
     settings: dict[str, Any] = {"console": "off", "silent": True, "quiet": True, "disable_git": True}
