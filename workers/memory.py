@@ -15,11 +15,14 @@ CPU_LIMIT = 128 * 2**20
 is larger than the caches gains nothing; searches of 1 to 64 beams were fastest at 64 to 128 MiB."""
 
 
-def search_limit() -> int:
-    """Bytes that a batch of a search may take on this worker's device, beside what is there already.
+def search_limit(megabytes: int | None = None) -> int:
+    """Bytes that a batch of a search may take: as many as are given, else by this worker's device.
 
-    Of several GPUs that a model is spread over, as much as the fullest leaves of each.
+    On a GPU that is a part of what is free of it; of several that a model is spread over, as much as the fullest
+    leaves of each.
     """
+    if megabytes is not None:
+        return megabytes * 2**20
     if on_gpu():
         taken = [torch.cuda.memory_allocated(number) for number in range(torch.cuda.device_count())]
         spread = len(taken) / UNEVEN if min(taken) else 1.0  # a model on one of them leaves the others empty
