@@ -16,8 +16,8 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 from orchestrator.cuts import Cut, Kind, best_cut, has_bf16, kinds_of, micro_batches, usable
-from orchestrator.estimates import UNKNOWN_DOCUMENTS
 from orchestrator.grid import Loaded
+from orchestrator.lengths import UNKNOWN_DOCUMENTS
 from orchestrator.nodes import Demand, Node
 from orchestrator.refusals import refuse_evaluation, refuse_ram, refuse_training
 from orchestrator.resources import SHARES, Resources

@@ -14,6 +14,7 @@ from test_training import job
 
 from orchestrator import failures
 from workers.errors import BadInput, Diverged, Interrupted
+from workers.settings import ModelSettings
 
 
 def wrapped(error: BaseException) -> BaseException:
@@ -136,9 +137,10 @@ def test_a_training_that_hits_the_limit_fits_in_smaller_passes(finished_steps: S
     said = []
     for micro in (None, 8):
         asked = job("llama", pairs=512, batch=512, epochs=1, micro_batch=micro)
+        asked = asked.model_copy(update={"model": ModelSettings(family="llama", size="394k")})
         (tmp_path / str(micro)).mkdir()
         folders = [str(finished_steps.tokenizer), str(finished_steps.ngram), str(tmp_path / str(micro))]
-        command = [sys.executable, "-W", "ignore", "-c", TRAINING, asked.model_dump_json(), *folders, "24"]
+        command = [sys.executable, "-W", "ignore", "-c", TRAINING, asked.model_dump_json(), *folders, "96"]
         environment = {**os.environ, "PYTHONPATH": str(Path(__file__).parent.parent)}
         done = subprocess.run(command, capture_output=True, text=True, env=environment, timeout=240, check=False)
         said.append(done.stdout.strip() or done.stderr)
