@@ -16,8 +16,8 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 from orchestrator.cuts import Cut, Kind, best_cut, has_bf16, kinds_of, micro_batches, usable
-from orchestrator.estimates import UNKNOWN_DOCUMENTS
 from orchestrator.grid import Loaded
+from orchestrator.lengths import UNKNOWN_DOCUMENTS
 from orchestrator.nodes import Demand, Node
 from orchestrator.refusals import refuse_evaluation, refuse_ram, refuse_training
 from orchestrator.resources import SHARES, Resources
@@ -61,15 +61,6 @@ def demands(
         demand = chooser.evaluations(graph.steps[train], steps)
         found |= {step.key: demand for step in steps}
     return {key: found[key] for key in graph.steps}
-
-
-def settled(step: Step, demand: Demand) -> Step:
-    """The step with what was chosen in place of every `auto`: what a worker is handed. Its key stays."""
-    if not isinstance(step.settings, TrainJob):
-        return step
-    chosen = {"zero_stage": demand.zero_stage, "offload": demand.offload, "micro_batch": demand.micro_batch}
-    training = step.settings.training.model_copy(update=chosen)
-    return replace(step, settings=step.settings.model_copy(update={"training": training}), workers=demand.workers)
 
 
 @dataclass(kw_only=True)

@@ -7,9 +7,10 @@ from pathlib import Path
 import pytest
 
 from orchestrator.cuts import best_cut, cuts, kinds_of, placed_cut, usable
+from orchestrator.fitting import fitted
 from orchestrator.grid import Loaded, load
 from orchestrator.nodes import Demand, Node
-from orchestrator.placement import demands, settled
+from orchestrator.placement import demands
 from orchestrator.resources import GIB, GPUS, nodes_of, this_machine
 from orchestrator.sizes import Sizes, sizes_of
 from orchestrator.steps import Graph, Step, expand, recipe_of
@@ -206,16 +207,15 @@ def test_workers_are_no_more_than_the_grid_has(tmp_path: Path) -> None:
 def test_a_worker_is_handed_what_was_chosen(tmp_path: Path) -> None:
     _, graph, found = place(tmp_path)
     for key, step in graph.steps.items():
-        ready = settled(step, found[key])
-        assert ready.key == step.key
-        if isinstance(ready.settings, TrainJob):
-            training, demand = ready.settings.training, found[key]
+        demand = found[key]
+        ready = fitted(step.settings, demand, demand.workers, 0)
+        if isinstance(ready, TrainJob):
+            training = ready.training
             assert (training.zero_stage, training.offload) == (demand.zero_stage, demand.offload)
             assert training.micro_batch == demand.micro_batch
-            assert ready.workers == demand.workers
-            assert training.batch % (training.micro_batch * ready.workers) == 0
+            assert training.batch % (training.micro_batch * demand.workers) == 0
         else:
-            assert ready is step
+            assert ready is step.settings
 
 
 def test_keys_say_nothing_of_the_machine(tmp_path: Path) -> None:

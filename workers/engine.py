@@ -19,6 +19,8 @@ from workers.settings import ProcessGroup, TrainingSettings
 from workers.states import StateFiles
 from workers.training_memory import BUCKET, LIVE, SUB_GROUP, even
 
+Layout = dict[str, int | str]
+
 
 def join(group: ProcessGroup) -> None:
     """Join the process group: gloo on CPU, NCCL on GPU. A warm worker keeps its own group of one for its life."""
@@ -150,17 +152,13 @@ def clip_gradient(engine: deepspeed.DeepSpeedEngine, largest: float) -> float:
     return float(torch.nn.utils.clip_grad_norm_(parameters, largest))
 
 
-def layout(engine: deepspeed.DeepSpeedEngine) -> dict[str, int | bool | str]:
-    """How the engine cuts and places its state: only an engine with the same layout can load its checkpoints."""
-    from deepspeed.runtime.zero.offload_config import OffloadDeviceEnum  # after `workers.accelerator` has set it up
-
-    optimizer, parameters = engine.zero_offload_optimizer(), engine.zero_offload_param()
+def layout(settings: TrainingSettings, group: ProcessGroup) -> Layout:
+    """How the state is cut and placed: only an engine with the same layout can load its checkpoints."""
     return {
-        "workers": distributed.get_world_size(),
-        "zero_stage": int(engine.zero_optimization_stage()),
-        "bf16": bool(engine.bfloat16_enabled()),
-        "offload_optimizer": "none" if optimizer is None else OffloadDeviceEnum(optimizer.device).value,
-        "offload_parameters": "none" if parameters is None else OffloadDeviceEnum(parameters.device).value,
+        "workers": group.size,
+        "zero_stage": settings.stage,
+        "offload": settings.offloaded,
+        "precision": "bf16" if uses_bf16(settings) else "fp32",
     }
 
 

@@ -16,10 +16,9 @@ is larger than the caches gains nothing; searches of 1 to 64 beams were fastest 
 
 
 def search_limit(megabytes: int | None = None) -> int:
-    """Bytes that a batch of a search may take: as many as are given, else by this worker's device.
+    """Bytes that a batch of a search may take: as many as are given, else what this worker's device has left.
 
-    On a GPU that is a part of what is free of it; of several that a model is spread over, as much as the fullest
-    leaves of each.
+    Of several GPUs that a model is spread over, as much as the fullest leaves of each.
     """
     if megabytes is not None:
         return megabytes * 2**20
