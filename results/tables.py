@@ -43,6 +43,8 @@ def read_parts(store: Store, names: Iterable[str], schema: pa.Schema) -> pa.Tabl
 
 def fitted(table: pa.Table, schema: pa.Schema, name: str) -> pa.Table:
     """The table with exactly the schema's columns; those that it lacks are null."""
+    if table.schema.equals(schema):
+        return table.replace_schema_metadata()
     columns = []
     for field in schema:
         if field.name not in table.column_names:
