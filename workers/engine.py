@@ -14,7 +14,7 @@ import torch.distributed as distributed
 from torch import nn
 
 from workers.accelerator import ON_GPU, deepspeed, get_accelerator
-from workers.device import device
+from workers.device import device, keep_to_share
 from workers.settings import ProcessGroup, TrainingSettings
 from workers.states import StateFiles
 from workers.training_memory import BUCKET, LIVE, SUB_GROUP, even
@@ -27,7 +27,9 @@ def join(group: ProcessGroup) -> None:
     os.environ.update(RANK=str(group.rank), WORLD_SIZE=str(group.size), LOCAL_RANK="0")
     if distributed.is_initialized():
         return
-    if not ON_GPU:
+    if ON_GPU:
+        keep_to_share()
+    else:
         deepspeed.ops.__compatible_ops__["deepspeed_shm_comm"] = False
     backend = "nccl" if ON_GPU else "gloo"
     if group.size == 1:
