@@ -121,10 +121,11 @@ def _marked(folder: Path) -> list[Path]:
     there = []
     for marker in folder.glob(f"step-*/{MARKER}"):
         try:
-            read_json(marker)["files"]
-        except (ValueError, KeyError, TypeError):
+            found = read_json(marker)
+        except ValueError:  # torn
             continue
-        there.append(marker.parent)
+        if isinstance(found, dict) and {"layout", "files", *Progress.__dataclass_fields__} <= found.keys():
+            there.append(marker.parent)
     return sorted(there, key=_step, reverse=True)
 
 
