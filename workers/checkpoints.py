@@ -18,12 +18,12 @@ from typing import Any
 import torch
 import xxhash
 
-from results.files import read_json, sync, write_json
+from results.files import WHOLE, read_json, sync, write_json
 from workers import engine as ds
 from workers.errors import out_of_memory, storage_trouble
 from workers.settings import ProcessGroup
 
-MARKER, STATE = "whole.json", "state"
+MARKER, STATE = WHOLE, "state"
 
 
 @dataclass(frozen=True, kw_only=True)
