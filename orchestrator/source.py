@@ -26,6 +26,8 @@ LISTS: tuple[tuple[str, ...], ...] = (
     ("seeds",),
     ("data", "pairs"),
     ("corpus", "packages"),
+    ("tuning", "batch"),
+    ("tuning", "models"),
     ("identifiers", "*", "pairs"),
     ("identifiers", "*", "only", "models"),
     ("identifiers", "*", "only", "pairs"),

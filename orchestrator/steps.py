@@ -10,11 +10,13 @@ from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 from orchestrator.grid import Grid, Point, points
 from orchestrator.labels import identifiers_label, init_label, safe
 from orchestrator.origins import identifiers_values, in_effect, origin
+from orchestrator.tuning_settings import TuneJob, Tuned, is_tuned
 from workers import corpus as corpora
 from workers.corpus.settings import CorpusSettings, HfCorpus
 from workers.errors import BadInput
@@ -43,6 +45,7 @@ RECIPES = {
     "embeddings": 1,
     "identifiers": 3,
     "baselines": 1,
+    "tune": 1,
     "train": 1,
     "score": 1,
     "search": 1,
@@ -95,6 +98,8 @@ class Graph:
     trials: tuple[Trial, ...]
     corpus: str
     baselines: str
+    tunes: dict[str, str] = field(default_factory=dict)
+    """Training -> the study that its learning rate is from, of trainings whose rate is tuned."""
 
     def count(self) -> Counter[str]:
         """Steps by kind."""
@@ -115,7 +120,7 @@ def key_of(kind: str, settings: Settings, needs: Mapping[str, str], **more: Any)
 def _decisive(settings: Settings) -> dict[str, Any]:
     """Settings as plain values, with those that no result depends on put to their defaults."""
     values = settings.model_dump(mode="json")
-    if isinstance(settings, TrainJob):
+    if isinstance(settings, TrainJob | TuneJob):
         for name in ("log_every", "checkpoint_every"):
             values["training"][name] = TrainingSettings.model_fields[name].default
         values["model"]["pretrained"] = origin(values["model"]["pretrained"])
@@ -146,19 +151,23 @@ def recipe_of(graph: "Graph", trial: "Trial") -> str:
     """12 hex digits: trainings with the same ones differ in what a law is about, and in learning rate and seed, only.
 
     Hashed: tokenizer settings (none for a pretrained model, which brings its own), training settings but the
-    learning rate and what no result depends on, and how many workers train together.
+    learning rate and what no result depends on, and how many workers train together. Where the batch was tuned, its
+    choices stand in its place: each model has its own best one, and a law is about models at their best.
     """
     step = graph.steps[trial.train]
     tokens = graph.steps[dict(step.needs)["tokenizer"]].settings
     assert isinstance(step.settings, TrainJob)
     assert isinstance(tokens, TokenizerJob)
-    settings = {
+    settings: dict[str, Any] = {
         "tokenizer": tokens.tokenizer.model_dump(mode="json") if tokens.tokenizer else None,
         "training": step.settings.training.model_dump(
             mode="json", exclude={"learning_rate", "log_every", "checkpoint_every"}
         ),
         "workers_per_training": step.workers,
     }
+    study = graph.steps[graph.tunes[trial.train]].settings if trial.train in graph.tunes else None
+    if isinstance(study, TuneJob) and study.batch:
+        settings["training"]["batch"] = list(study.batch)
     return hashlib.sha256(canonical(settings).encode()).hexdigest()[:12]
 
 
@@ -179,7 +188,9 @@ class _Builder:
 
     grid: Grid
     fingerprint: str
+    tuned: Mapping[str, Tuned]
     steps: dict[str, Step] = field(default_factory=dict)
+    tunes: dict[str, str] = field(default_factory=dict)
 
     def add(self, kind: str, settings: Settings, needs: tuple[str, ...] = (), together: int = 1, **more: Any) -> str:
         roles = {self.steps[key].kind: key for key in needs}
@@ -218,17 +229,48 @@ class _Builder:
         job = BaselinesJob(ranks=tuple(sorted(ranks)), evaluation=self.grid.evaluation)
         return self.add("baselines", job, (self.corpus(), self.tokenizer((ladder or self.grid.models)[0])))
 
-    def train(self, identifiers: AnyIdentifiers, model: ModelSettings, pairs: int, seed: int) -> str:
-        needs = (self.tokenizer(model), self.identifiers(identifiers, model), *self.embeddings(model))
-        job = TrainJob(
+    def tune(self, identifiers: AnyIdentifiers, model: ModelSettings) -> str:
+        """One study a model and kind: how fast identifiers of a kind can be learnt differs by what they are."""
+        tuning = self.grid.tuning
+        assert tuning is not None
+        training = self.grid.training.model_copy(update={"learning_rate": None})
+        if tuning.batch:
+            training = training.model_copy(update={"batch": TrainingSettings.model_fields["batch"].default})
+        job = TuneJob(
             model=_bare(model),
-            training=self.grid.training.model_copy(update={"learning_rate": learning_rate(self.grid, model)}),
-            pairs=pairs,
-            seed=seed,
+            training=training.model_copy(update={"epochs": tuning.epochs or training.epochs}),
+            first=learning_rate(self.grid, model),
+            batch=tuning.batch or (),
+            **tuning.model_dump(exclude={"models", "batch", "epochs"}),
         )
+        needs = (
+            self.corpus(),
+            self.tokenizer(model),
+            self.identifiers(identifiers, model),
+            *self.embeddings(model),
+        )
+        return self.add("tune", job, needs, **self._together())
+
+    def train(self, identifiers: AnyIdentifiers, model: ModelSettings, pairs: int, seed: int) -> str:
+        needs: tuple[str, ...] = (self.tokenizer(model), self.identifiers(identifiers, model), *self.embeddings(model))
+        values: dict[str, Any] = {"learning_rate": learning_rate(self.grid, model)}
+        study = self.tune(identifiers, model) if is_tuned(self.grid.tuning, model) else None
+        if study in self.tuned:
+            values = self.tuned[study].model_dump(include={"learning_rate", "batch"}, exclude_none=True)
+        elif study is not None:  # of a key that will not be: what the rate is, nobody knows yet
+            values, needs = {"learning_rate": None}, (*needs, study)
+        job = TrainJob(
+            model=_bare(model), training=self.grid.training.model_copy(update=values), pairs=pairs, seed=seed
+        )
+        key = self.add("train", job, needs, **self._together())
+        if study is not None:
+            self.tunes[key] = study
+        return key
+
+    def _together(self) -> dict[str, int]:
+        """Sums over another number of workers round differently, and a checkpoint is split by them."""
         workers = self.grid.resources.workers_per_training
-        # Sums over another number of workers round differently, and a checkpoint is split by them.
-        return self.add("train", job, needs, workers, **({"workers": workers} if workers > 1 else {}))
+        return {"together": workers, "workers": workers} if workers > 1 else {}
 
     def evaluations(
         self, identifiers: AnyIdentifiers, model: ModelSettings, train: str, budget: Budget
@@ -264,8 +306,12 @@ def _bare(model: ModelSettings) -> ModelSettings:
     return model.model_copy(update={"learning_rate": None, "embeddings": embeddings})
 
 
-def expand(grid: Grid) -> Graph:
+def expand(grid: Grid, tuned: Mapping[str, Tuned] = MappingProxyType({})) -> Graph:
     """All trials and steps of a grid; reads the corpus's fingerprint, not the corpus.
+
+    Args:
+        tuned: key of a finished study -> what it found. A training whose study is not there depends on the study,
+            and has a key that it will not have once the study has ended.
 
     Raises:
         BadInput: the corpus, or a model's folder, is not there or cannot be read.
@@ -274,14 +320,16 @@ def expand(grid: Grid) -> Graph:
         fingerprint = corpora.fingerprint(grid.corpus)
     except OSError as error:
         raise BadInput(f"corpus.path: cannot be read: {error.strerror}: {error.filename}") from None
-    builder = _Builder(grid=grid, fingerprint=fingerprint)
+    builder = _Builder(grid=grid, fingerprint=fingerprint, tuned=tuned)
     corpus, baselines = builder.corpus(), builder.baselines()
     name = safe(corpora.name(grid.corpus))
     trials: dict[str, Trial] = {}
     for point in points(grid):
         trial = _trial(builder, name, point)
         trials.setdefault(trial.trial, trial)
-    return Graph(steps=builder.steps, trials=tuple(trials.values()), corpus=corpus, baselines=baselines)
+    return Graph(
+        steps=builder.steps, trials=tuple(trials.values()), corpus=corpus, baselines=baselines, tunes=builder.tunes
+    )
 
 
 def _trial(builder: _Builder, corpus: str, point: Point) -> Trial:

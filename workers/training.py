@@ -3,6 +3,7 @@
 import json
 import math
 import time
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -23,6 +24,9 @@ from workers.tokenized import TokenizedCorpus
 from workers.warm import forget
 
 ALONE = ProcessGroup()
+
+AfterStep = Callable[[int, Any], None]
+"""Called on every rank with the optimizer steps done and the engine; what it raises ends the training."""
 
 BUCKET = 50
 """Batches that are sorted by length together: no padding to speak of, and still a random order."""
@@ -47,6 +51,7 @@ def train(
     embeddings: Path | None = None,
     out: Path,
     group: ProcessGroup = ALONE,
+    after_step: AfterStep | None = None,
 ) -> None:
     """Train, logging to `curve.jsonl`; then write `weights/` and `metrics.json` and drop the optimizer's state.
 
@@ -64,7 +69,7 @@ def train(
     module = PairLoss(_start(job, tokenized, ids, embeddings))
     total, embedding = count_built(module.model)
     engine = ds.make_engine(module, job.training, group, plan.micro_batch, plan.steps)
-    seconds, loss = _run(engine, job, plan, tokenized, ids, out, group)
+    seconds, loss = _run(engine, job, plan, tokenized, ids, out, group, after_step)
     ds.save_weights(engine, module.model, out / "weights", group)
     engine.destroy()
     if group.rank == 0:
@@ -137,6 +142,7 @@ def _run(
     ids: IdentifierSet,
     out: Path,
     group: ProcessGroup,
+    after_step: AfterStep | None,
 ) -> tuple[float, float]:
     """All optimizer steps from the newest checkpoint on; returns the seconds of all attempts and the last loss."""
     settings = job.training
@@ -159,6 +165,8 @@ def _run(
         seconds = before + time.perf_counter() - began
         if curve is not None and (done % settings.log_every == 0 or done == plan.steps):
             curve.write(_curve_row(engine, done, plan, job, loss, norm, seconds))
+        if after_step is not None:
+            after_step(done, engine)
         if done % settings.checkpoint_every == 0 or done == plan.steps:
             ds.save_checkpoint(engine, out, group, {"step": done, "seconds": seconds, "loss": loss})
     return before + time.perf_counter() - began, loss
