@@ -38,9 +38,8 @@ def parser() -> argparse.ArgumentParser:
     line.add_argument(
         "--results",
         metavar="DIR",
-        type=Path,
-        default=Path("results"),
-        help="where steps and results are kept (default: results)",
+        default="results",
+        help="where steps and results are kept: a folder, or s3://bucket/folder (default: results)",
     )
     mode = line.add_mutually_exclusive_group()
     mode.add_argument("--dry-run", action="store_true", help="show trials and steps, cached and new; start nothing")
@@ -61,7 +60,7 @@ def main(arguments: list[str] | None = None) -> int:
     request = Request(
         grid=options.grid,
         overrides=tuple(options.overrides),
-        root=options.results,
+        results=options.results,
         mode="plan" if options.dry_run else "status" if options.status else "run",
         json=options.json,
     )

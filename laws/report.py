@@ -20,7 +20,7 @@ from laws.points import Group, groups, label, short
 from laws.study import Finding, unasked
 from laws.summaries import Summary, summarise
 from laws.tables import Baseline, Measured, Tables, Trial
-from results.store import write_atomically
+from results.files import write_atomically
 
 _CAUTIONS = {
     "cgl_published": "The chance line, ln(1 + 1/negatives), is what guessing gives with one relevant identifier. The "

@@ -1,5 +1,6 @@
 """What is kept in a step's folder about how it went: every attempt, what it printed, the versions it ran with."""
 
+import json
 import os
 import sys
 import time
@@ -13,7 +14,8 @@ from pathlib import Path
 from platform import python_version
 
 from orchestrator import failures
-from results import store
+from results import files
+from results.store import Store
 
 ATTEMPTS, ERROR, LOG, PROVENANCE = "attempts.json", "error.txt", "log.txt", "provenance.json"
 
@@ -38,50 +40,61 @@ class Attempt:
     error: str | None = None
 
 
-def read(folder: Path) -> list[Attempt]:
-    """The attempts recorded in a step's folder, oldest first; none where nothing (whole) was recorded."""
+def read(store: Store, kind: str, key: str) -> list[Attempt]:
+    """The attempts recorded of a step, oldest first; none where nothing (whole) was recorded."""
+    return _parsed(store.peek(kind, key, ATTEMPTS))
+
+
+def _read(folder: Path) -> list[Attempt]:
     try:
-        return [Attempt(**entry) for entry in store.read_json(folder / ATTEMPTS)]
-    except (FileNotFoundError, ValueError):  # not JSON: the machine went down while it was written
+        return _parsed((folder / ATTEMPTS).read_bytes())
+    except FileNotFoundError:
+        return []
+
+
+def _parsed(content: bytes | None) -> list[Attempt]:
+    try:
+        return [Attempt(**entry) for entry in json.loads(content or b"[]")]
+    except ValueError:  # not JSON: the machine went down while it was written
         return []
 
 
 def begin(folder: Path) -> None:
     """Record a new attempt. One that is still `running` was killed, or this one would not hold the lock."""
-    settled = [_killed(one) if one.status == "running" else one for one in read(folder)]
+    settled = [_killed(one) if one.status == "running" else one for one in _read(folder)]
     _write(folder, [*settled, Attempt(started=_now())])
     (folder / ERROR).unlink(missing_ok=True)
 
 
 def end(folder: Path) -> None:
     """Record that the newest attempt succeeded."""
-    *earlier, last = read(folder)
+    *earlier, last = _read(folder)
     _write(folder, [*earlier, Attempt(started=last.started, finished=_now(), status="done")])
 
 
 def fail(folder: Path, error: BaseException) -> None:
     """Record that the newest attempt failed, with the traceback beside it."""
-    *earlier, last = read(folder)
+    *earlier, last = _read(folder)
     kind, line = failures.classify(error), failures.one_line(error)
     failed = Attempt(started=last.started, finished=_now(), status="failed", kind=kind, error=line)
     _write(folder, [*earlier, failed])
     (folder / ERROR).write_text(failures.trace(error), encoding="utf-8")
 
 
-def note_death(root: Path, kind: str, key: str, failure: str, why: str) -> None:
+def note_death(store: Store, kind: str, key: str, failure: str, why: str) -> None:
     """Record a failure that the step's own process could not, because it is gone or never came to begin.
 
     Nothing is recorded where another process is at the step now or has finished it.
     """
     given_up = time.monotonic() + PATIENCE_SECONDS
-    while store.is_running(root, kind, key) and time.monotonic() < given_up:
+    while store.is_running(kind, key) and time.monotonic() < given_up:
         time.sleep(0.05)  # a process that was killed a moment ago
-    if store.is_running(root, kind, key) or store.is_finished(root, kind, key):
+    if store.is_running(kind, key) or store.is_finished(kind, key):
         return
-    folder = store.partial_folder(root, kind, key)
-    *earlier, last = read(folder) or [Attempt(started=_now())]
+    *earlier, last = read(store, kind, key) or [Attempt(started=_now())]
     if last.status == "running":
-        _write(folder, [*earlier, replace(last, status="failed", kind=failure, finished=_now(), error=why)])
+        last = replace(last, status="failed", kind=failure, finished=_now(), error=why)
+        store.put(kind, key, ATTEMPTS, _text([*earlier, last]).encode())
 
 
 def _killed(attempt: Attempt) -> Attempt:
@@ -89,7 +102,11 @@ def _killed(attempt: Attempt) -> Attempt:
 
 
 def _write(folder: Path, attempts: list[Attempt]) -> None:
-    store.write_json(folder / ATTEMPTS, [asdict(one) for one in attempts])
+    files.write_text(folder / ATTEMPTS, _text(attempts))
+
+
+def _text(attempts: list[Attempt]) -> str:
+    return files.as_json([asdict(one) for one in attempts])
 
 
 def _now() -> str:
@@ -110,7 +127,7 @@ def versions() -> dict[str, str]:
 
 def write_provenance(folder: Path, git_commit: str | None) -> None:
     """Record what the step ran with."""
-    store.write_json(folder / PROVENANCE, {"versions": versions(), "git_commit": git_commit})
+    files.write_json(folder / PROVENANCE, {"versions": versions(), "git_commit": git_commit})
 
 
 @contextmanager

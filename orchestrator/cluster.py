@@ -12,7 +12,6 @@ import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
-from pathlib import Path
 from typing import Any
 from uuid import uuid4
 
@@ -27,6 +26,7 @@ from ray.util.scheduling_strategies import PlacementGroupSchedulingStrategy
 from orchestrator import failures, jobs
 from orchestrator.grid import Resources
 from orchestrator.steps import Step
+from results.store import Store
 from workers.errors import BadInput
 
 MEMORY_PER_WORKER = 2**30
@@ -44,9 +44,9 @@ FAILED_STARTS = 5
 class _Worker:
     """What runs in an actor's process."""
 
-    def __init__(self, root: Path, table: jobs.Jobs, git_commit: str | None, environment: Mapping[str, str]) -> None:
+    def __init__(self, store: Store, table: jobs.Jobs, git_commit: str | None, environment: Mapping[str, str]) -> None:
         os.environ.update(environment)  # before torch is imported; a Ray runtime environment would take seconds
-        self._root, self._table, self._git_commit = root, table, git_commit
+        self._store, self._table, self._git_commit = store, table, git_commit
 
     def ready(self) -> None:
         """Returns when the process is up."""
@@ -55,7 +55,9 @@ class _Worker:
         """Do one step; see `jobs.run`."""
         if place.size > 1:
             place = replace(place, host=ray.util.get_node_ip_address())
-        return jobs.run(self._root, step, jobs=self._table, place=place, git_commit=self._git_commit)
+        return jobs.run(
+            self._store, step, owner=place.token, jobs=self._table, place=place, git_commit=self._git_commit
+        )
 
 
 @dataclass(kw_only=True)
@@ -74,9 +76,9 @@ class RayPool:
     """A `scheduler.Pool` of Ray actors."""
 
     def __init__(
-        self, root: Path, table: jobs.Jobs, resources: Resources, count: int, gpus: float, git_commit: str | None
+        self, store: Store, table: jobs.Jobs, resources: Resources, count: int, gpus: float, git_commit: str | None
     ) -> None:
-        self._arguments = (root, table, git_commit, _environment(resources, gpus))
+        self._arguments = (store, table, git_commit, _environment(resources, gpus))
         self._options: dict[str, Any] = {"num_cpus": resources.cpus_per_worker, "num_gpus": gpus, "max_restarts": 0}
         size = resources.workers_per_training
         grouped = count - count % size
@@ -251,7 +253,12 @@ def _overall(flight: _Flight) -> jobs.Outcome:
 
 @contextmanager
 def workers(
-    root: Path, resources: Resources, *, steps: int, table: jobs.Jobs = jobs.WORKER_JOBS, git_commit: str | None = None
+    store: Store,
+    resources: Resources,
+    *,
+    steps: int,
+    table: jobs.Jobs = jobs.WORKER_JOBS,
+    git_commit: str | None = None,
 ) -> Iterator[RayPool]:
     """A pool for about as many steps, on the cluster that RAY_ADDRESS names, else on a Ray of its own here.
 
@@ -261,7 +268,7 @@ def workers(
     _connect(resources)
     try:
         count, gpus = _count(resources, steps)
-        pool = RayPool(root, table, resources, count, gpus, git_commit)
+        pool = RayPool(store, table, resources, count, gpus, git_commit)
         try:
             yield pool
         finally:

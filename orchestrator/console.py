@@ -18,7 +18,6 @@ from orchestrator.plan import Plan, plain_table
 from orchestrator.rows import budget_name
 from orchestrator.status import progress
 from orchestrator.steps import RECIPES, Graph, Step
-from results import store
 from workers.settings import SearchJob, TrainJob
 
 PIPE_WIDTH = 240
@@ -222,8 +221,7 @@ class LiveView(PlainView):
         table = Table(box=None, pad_edge=False, show_header=False)
         shown = list(self._running.values())[:12]
         for step, since in shown:
-            folder = store.partial_folder(self.plan.root, step.kind, step.key)
-            note = progress(folder) if step.kind == "train" else ""
+            note = progress(self.plan.store, step.key) if step.kind == "train" else ""
             table.add_row(describe(self.plan.graph, step), duration(time.monotonic() - since), note)
         if len(self._running) > len(shown):
             table.add_row(f"and {len(self._running) - len(shown)} more", "", "")

@@ -36,7 +36,7 @@ from workers.settings import (
 
 Value = TypeVar("Value")
 Axis = Annotated[tuple[Value, ...], Field(min_length=1)]
-RESERVED_NAMES = frozenset({"steps", "report"})
+RESERVED_NAMES = frozenset({"steps", "leases", "drivers", "report"})
 """Folders of the results folder that are no grid's."""
 
 

@@ -6,7 +6,7 @@ Nothing here knows Ray: the driver calls `run` for a corpus, a worker actor for 
 import socket
 import time
 from collections.abc import Callable, Mapping
-from contextlib import nullcontext
+from contextlib import nullcontext, suppress
 from dataclasses import dataclass
 from importlib import import_module
 from pathlib import Path
@@ -14,7 +14,8 @@ from typing import Any, Literal
 
 from orchestrator import attempts, failures
 from orchestrator.steps import Step
-from results import store
+from results import files
+from results.store import Store
 from workers.settings import ProcessGroup
 
 Jobs = Mapping[str, str]
@@ -62,9 +63,10 @@ ALONE = Place()
 
 
 def run(
-    root: Path,
+    store: Store,
     step: Step,
     *,
+    owner: str,
     jobs: Jobs = WORKER_JOBS,
     place: Place = ALONE,
     capture: bool = True,
@@ -73,13 +75,16 @@ def run(
     """Do the step unless it is finished; an exception of the worker function becomes a failed outcome.
 
     The first of several workers holds the step's lock and commits its folder; the others work in it.
+
+    Args:
+        owner: one attempt's name; the same for all that work on it together, and like no other's.
     """
     began = time.monotonic()
     try:
         if place.rank == 0:
-            done = _lead(root, step, jobs, place, capture, git_commit)
+            done = _lead(store, step, owner, jobs, place, capture, git_commit)
         else:
-            done = _follow(root, step, jobs, place, capture)
+            done = _follow(store, step, owner, jobs, place, capture)
     except Exception as error:
         return Outcome(
             key=step.key,
@@ -91,16 +96,18 @@ def run(
     return Outcome(key=step.key, status="done" if done else "cached", seconds=time.monotonic() - began)
 
 
-def _lead(root: Path, step: Step, jobs: Jobs, place: Place, capture: bool, git_commit: str | None) -> bool:
+def _lead(
+    store: Store, step: Step, owner: str, jobs: Jobs, place: Place, capture: bool, git_commit: str | None
+) -> bool:
     """Returns False where the step was finished already."""
-    with store.step_work(root, step.kind, step.key) as out:
+    with store.work(step.kind, step.key, owner) as out:
         if out is None:
             return False
         attempts.begin(out)
         try:
             group = _announce(out, place) if place.size > 1 else None
             with attempts.captured(out / attempts.LOG) if capture else nullcontext():
-                _call(root, step, jobs, out, group)
+                _call(store, step, jobs, out, group)
             (out / GANG).unlink(missing_ok=True)
         except Exception as error:
             attempts.fail(out, error)
@@ -115,33 +122,34 @@ def _announce(out: Path, place: Place) -> ProcessGroup:
     with socket.socket() as probe:
         probe.bind(("", 0))
         address = f"{place.host}:{probe.getsockname()[1]}"
-    store.write_json(out / GANG, {"token": place.token, "address": address})
+    files.write_json(out / GANG, {"token": place.token, "address": address})
     return ProcessGroup(rank=0, size=place.size, address=address)
 
 
-def _follow(root: Path, step: Step, jobs: Jobs, place: Place, capture: bool) -> bool:
+def _follow(store: Store, step: Step, owner: str, jobs: Jobs, place: Place, capture: bool) -> bool:
     """Wait until rank 0 has the lock, then work beside it. The driver ends this process if rank 0 fails."""
-    partial = store.partial_folder(root, step.kind, step.key)
-    while not store.is_finished(root, step.kind, step.key):
+    partial = store.workplace(step.kind, step.key, owner)
+    while not store.is_finished(step.kind, step.key):
         try:
-            meeting = store.read_json(partial / GANG)
+            meeting = files.read_json(partial / GANG)
         except FileNotFoundError:
             meeting = {}
         if meeting.get("token") == place.token:
             group = ProcessGroup(rank=place.rank, size=place.size, address=meeting["address"])
             try:
                 with attempts.captured(partial / f"log.rank{place.rank}.txt") if capture else nullcontext():
-                    _call(root, step, jobs, partial, group)
+                    _call(store, step, jobs, partial, group)
             except Exception as error:
-                (partial / f"error.rank{place.rank}.txt").write_text(failures.trace(error), encoding="utf-8")
+                with suppress(FileNotFoundError):  # rank 0 has failed too, and the folder is no longer this attempt's
+                    (partial / f"error.rank{place.rank}.txt").write_text(failures.trace(error), encoding="utf-8")
                 raise
             return True
         time.sleep(0.05)
     return False
 
 
-def _call(root: Path, step: Step, jobs: Jobs, out: Path, group: ProcessGroup | None) -> None:
+def _call(store: Store, step: Step, jobs: Jobs, out: Path, group: ProcessGroup | None) -> None:
     module, _, name = jobs[step.kind].partition(":")
     function: Callable[..., None] = getattr(import_module(module), name)
-    needs: dict[str, Any] = {role: store.step_folder(root, role, key) for role, key in step.needs}
+    needs: dict[str, Any] = {role: store.fetch(role, key) for role, key in step.needs}
     function(step.settings, **needs, out=out, **({"group": group} if group else {}))

@@ -1,20 +1,20 @@
 """What a sweep would do: is the grid possible on its corpus, which steps are finished, which are new."""
 
-import tempfile
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 from typing import Any
+from uuid import uuid4
 
 from rich.console import Console
 from rich.table import Table
 
 from orchestrator import attempts, failures, jobs
 from orchestrator.grid import Loaded
-from orchestrator.rows import budget_columns
+from orchestrator.rows import budget_columns, read_json
 from orchestrator.steps import RECIPES, Graph, Step, Trial, expand
-from results import store
+from results.store import Store, first_line
 from workers import corpus as corpora
 from workers import identifiers as identifier_kinds
 from workers.errors import BadInput
@@ -26,15 +26,10 @@ class Plan:
 
     loaded: Loaded
     graph: Graph
-    root: Path
+    store: Store
     finished: frozenset[str]
     summary: dict[str, Any] | None
     """Of the corpus; None where it would have to be fetched first."""
-
-    @property
-    def folder(self) -> Path:
-        """The grid's own results."""
-        return self.root / self.loaded.grid.name
 
     @cached_property
     def new(self) -> tuple[Step, ...]:
@@ -54,7 +49,7 @@ class Plan:
 
 def make_plan(
     loaded: Loaded,
-    root: Path,
+    store: Store,
     *,
     fetch: bool,
     table: jobs.Jobs = jobs.WORKER_JOBS,
@@ -66,54 +61,51 @@ def make_plan(
     Raises:
         BadInput: the grid cannot be run as it is.
     """
-    check_writable(loaded, root)
+    check_writable(loaded, store)
     graph = expand(loaded.grid)
     corpus = graph.steps[graph.corpus]
     may_read = fetch or corpora.is_local(loaded.grid.corpus)
-    if may_read and not store.is_finished(root, "corpus", graph.corpus):
+    if may_read and not store.is_finished("corpus", graph.corpus):
         say(f"reading the corpus ({loaded.grid.corpus.source})")
-        outcome = jobs.run(root, corpus, jobs=table, capture=False)
+        outcome = jobs.run(store, corpus, owner=uuid4().hex, jobs=table, capture=False)
         if outcome.status == "failed":
-            raise BadInput(_corpus_error(loaded, root, corpus, outcome))
-    summary = read_summary(root, graph)
+            raise BadInput(_corpus_error(loaded, store, corpus, outcome))
+    summary = read_summary(store, graph)
     if summary is not None:
         summary["name"] = corpora.name(loaded.grid.corpus)  # the step's own is that of the grid that came first
         check_held_out(loaded, summary)
-        check_capacity(loaded, summary, store.step_folder(root, "corpus", graph.corpus))
-    return Plan(loaded=loaded, graph=graph, root=root, finished=finished(root, graph), summary=summary)
+        check_capacity(loaded, summary, store.fetch("corpus", graph.corpus))
+    return Plan(loaded=loaded, graph=graph, store=store, finished=finished(store, graph), summary=summary)
 
 
-def _corpus_error(loaded: Loaded, root: Path, corpus: Step, outcome: jobs.Outcome) -> str:
+def _corpus_error(loaded: Loaded, store: Store, corpus: Step, outcome: jobs.Outcome) -> str:
     if outcome.kind == failures.BAD_INPUT:
         return outcome.error
-    log = store.partial_folder(root, corpus.kind, corpus.key) / attempts.ERROR
-    return f"{loaded.source.path}: corpus: cannot be read: {outcome.error} (see {log})"
+    where = store.shown_step(corpus.kind, corpus.key)
+    return f"{loaded.source.path}: corpus: cannot be read: {outcome.error} (see {where}/{attempts.ERROR})"
 
 
-def read_summary(root: Path, graph: Graph) -> dict[str, Any] | None:
+def read_summary(store: Store, graph: Graph) -> dict[str, Any] | None:
     """The corpus's summary where the corpus has been read."""
-    if not store.is_finished(root, "corpus", graph.corpus):
+    if not store.is_finished("corpus", graph.corpus):
         return None
-    summary: dict[str, Any] = store.read_json(store.step_folder(root, "corpus", graph.corpus) / "summary.json")
+    summary: dict[str, Any] = read_json(store, "corpus", graph.corpus, "summary.json")
     return summary
 
 
-def finished(root: Path, graph: Graph) -> frozenset[str]:
+def finished(store: Store, graph: Graph) -> frozenset[str]:
     """Keys of the graph's finished steps, by one scan a kind."""
-    there = frozenset[str]().union(*(store.finished_keys(root, kind) for kind in RECIPES))
+    there = frozenset[str]().union(*(store.finished(kind) for kind in RECIPES))
     return there & graph.steps.keys()
 
 
-def check_writable(loaded: Loaded, root: Path) -> None:
+def check_writable(loaded: Loaded, store: Store) -> None:
     """Raises BadInput where the results folder cannot be made or written to."""
-    for folder in (root, root / loaded.grid.name):
-        try:
-            if folder == root or folder.exists():
-                folder.mkdir(parents=True, exist_ok=True)
-                with tempfile.TemporaryFile(dir=folder):
-                    pass
-        except OSError as error:
-            raise BadInput(f"--results {root}: cannot be written to: {error.strerror}: {folder}") from None
+    try:
+        store.check_writable(loaded.grid.name)
+    except OSError as error:
+        why = f"{error.strerror}: {error.filename}" if error.strerror and error.filename else first_line(error)
+        raise BadInput(f"--results {store.address}: cannot be written to: {why}") from None
 
 
 def check_held_out(loaded: Loaded, summary: dict[str, Any]) -> None:

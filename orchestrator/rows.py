@@ -2,11 +2,10 @@
 
 import json
 import re
-import shutil
 from collections import defaultdict
 from collections.abc import Iterable, Mapping
 from datetime import datetime
-from pathlib import Path
+from pathlib import PurePosixPath
 from typing import Any
 
 import pyarrow as pa
@@ -14,7 +13,9 @@ import pyarrow.parquet as pq
 
 from orchestrator import attempts
 from orchestrator.steps import Graph, Trial, recipe_of
-from results import schema, store
+from results import schema, tables
+from results.errors import TornFile
+from results.store import Store
 from workers.settings import Budget, ScoreJob, SearchJob
 
 OWN_STEPS = ("train", "score", "search")
@@ -41,28 +42,37 @@ def _label(name: str) -> str:
     return name.rpartition("-")[0]
 
 
-def part(folder: Path, table: str, trial: str) -> Path:
-    """Where a trial's part of a table is."""
-    return folder / table / f"{trial}.parquet"
+def part(grid: str, table: str, trial: str) -> str:
+    """Name of a trial's part of a table in the results folder."""
+    return f"{grid}/{table}/{trial}{tables.PARQUET}"
 
 
-def is_written(folder: Path, trial: Trial) -> bool:
+def run_name(grid: str, trial: str) -> str:
+    """Name of a trial's TREC run file."""
+    return f"{grid}/runs/{trial}.trec"
+
+
+def is_written(store: Store, grid: str, trial: Trial) -> bool:
     """Whether the trial's row is there, and says that it is done."""
-    found = _read_one(part(folder, "trials", trial.trial), ["status"])
+    found = _read_one(store, part(grid, "trials", trial.trial), ["status"])
     return found is not None and found["status"] == "done"
 
 
-def _read_one(path: Path, columns: list[str]) -> dict[str, Any] | None:
+def _read_one(store: Store, name: str, columns: list[str]) -> dict[str, Any] | None:
     """Some columns of a part with one row; None where it is not there or not whole (power was lost)."""
     try:
-        rows: list[dict[str, Any]] = pq.read_table(path, columns=columns).to_pylist()
-    except (OSError, pa.ArrowException):
+        return _first(store, name, columns)
+    except (FileNotFoundError, TornFile):
         return None
+
+
+def _first(store: Store, name: str, columns: list[str]) -> dict[str, Any] | None:
+    rows: list[dict[str, Any]] = store.read_table(name, columns=columns).to_pylist()
     return rows[0] if rows else None
 
 
 def write_trial(
-    root: Path, folder: Path, grid: str, graph: Graph, trial: Trial, errors: Mapping[str, str], git_commit: str | None
+    store: Store, grid: str, graph: Graph, trial: Trial, errors: Mapping[str, str], git_commit: str | None
 ) -> dict[str, Any]:
     """Write all that belongs to a trial whose steps have ended; returns its row.
 
@@ -71,27 +81,35 @@ def write_trial(
         git_commit: recorded for a trial without a finished search, which knows its own.
     """
     keys = {"train": trial.train, "score": trial.score, "search": trial.search}
-    there = {kind: store.step_folder(root, kind, key) for kind, key in keys.items() if key not in errors}
+    there = {kind: key for kind, key in keys.items() if key not in errors}
     error = next((errors[key] for key in keys.values() if key in errors), None)
     row = {
-        **_labels(root, grid, graph, trial),
-        **_metrics(there),
-        **_history(root, keys),
-        **_provenance(there, git_commit),
+        **_labels(store, grid, graph, trial),
+        **_metrics(store, there),
+        **_history(store, keys),
+        **_provenance(store, there, git_commit),
         "status": "failed" if error else "done",
         "error": error,
     }
-    _write_queries(folder, trial, there)
+    _write_queries(store, grid, trial, there)
     if "search" in there:
-        target = folder / "runs" / f"{trial.trial}.trec"
-        store.write_atomically(target, lambda temporary: _copy(there["search"] / "run.trec", temporary))
+        store.write_bytes(run_name(grid, trial.trial), _file(store, "search", there["search"], "run.trec"))
     # Last, because a row that is there means that all of the trial's files are.
-    store.write_rows(part(folder, "trials", trial.trial), [row], schema.TRIALS)
+    tables.write_rows(store, part(grid, "trials", trial.trial), [row], schema.TRIALS)
     return row
 
 
-def _copy(source: Path, target: Path) -> None:
-    shutil.copyfile(source, target)
+def _file(store: Store, kind: str, key: str, name: str) -> bytes:
+    """A file of a finished step. Raises FileNotFoundError."""
+    content = store.peek(kind, key, name)
+    if content is None:
+        raise FileNotFoundError(f"the finished step {kind} {key[:12]} has no {name}")
+    return content
+
+
+def read_json(store: Store, kind: str, key: str, name: str) -> Any:
+    """What a finished step says in one of its JSON files. Raises FileNotFoundError."""
+    return json.loads(_file(store, kind, key, name))
 
 
 def budget_columns(budget: Budget) -> dict[str, Any]:
@@ -112,7 +130,7 @@ def budget_name(row: Mapping[str, Any]) -> str:
     return "/".join([*parts, f"max_new_tokens={asked[1]}"] if asked else parts)
 
 
-def _labels(root: Path, grid: str, graph: Graph, trial: Trial) -> dict[str, Any]:
+def _labels(store: Store, grid: str, graph: Graph, trial: Trial) -> dict[str, Any]:
     score, search = graph.steps[trial.score].settings, graph.steps[trial.search].settings
     assert isinstance(score, ScoreJob)
     assert isinstance(search, SearchJob)
@@ -134,15 +152,15 @@ def _labels(root: Path, grid: str, graph: Graph, trial: Trial) -> dict[str, Any]
         "negatives": score.evaluation.negatives,
         "batch": search.evaluation.batch,
     }
-    if store.is_finished(root, "corpus", graph.corpus):
-        summary = store.read_json(store.step_folder(root, "corpus", graph.corpus) / "summary.json")
+    if store.is_finished("corpus", graph.corpus):
+        summary = read_json(store, "corpus", graph.corpus, "summary.json")
         labels |= {"corpus_hash": summary["hash"], "n_documents": summary["documents"]}
     return labels
 
 
-def _metrics(there: Mapping[str, Path]) -> dict[str, Any]:
+def _metrics(store: Store, there: Mapping[str, str]) -> dict[str, Any]:
     """Every column that the steps' `metrics.json` give."""
-    metrics = {kind: store.read_json(folder / "metrics.json") for kind, folder in there.items()}
+    metrics = {kind: read_json(store, kind, key, "metrics.json") for kind, key in there.items()}
     train, score, search = (metrics.get(kind, {}) for kind in OWN_STEPS)
     row = {name: train[name] for name in TRAIN_COLUMNS if name in train}
     columns = set(schema.TRIALS.names) - set(TRAIN_COLUMNS)
@@ -157,9 +175,9 @@ def _metrics(there: Mapping[str, Path]) -> dict[str, Any]:
     return row
 
 
-def _history(root: Path, keys: Mapping[str, str]) -> dict[str, Any]:
+def _history(store: Store, keys: Mapping[str, str]) -> dict[str, Any]:
     """Attempts (of the step that took most), begin and end."""
-    tried = [one for kind, key in keys.items() if (one := attempts.read(_folder(root, kind, key)))]
+    tried = [one for kind, key in keys.items() if (one := attempts.read(store, kind, key))]
     begins = [one.started for each in tried for one in each]
     ends = [one.finished for each in tried for one in each if one.finished is not None]
     return {
@@ -169,67 +187,61 @@ def _history(root: Path, keys: Mapping[str, str]) -> dict[str, Any]:
     }
 
 
-def _folder(root: Path, kind: str, key: str) -> Path:
-    """A step's folder, finished or not."""
-    final = store.step_folder(root, kind, key)
-    return final if final.is_dir() else store.partial_folder(root, kind, key)
-
-
-def _provenance(there: Mapping[str, Path], git_commit: str | None) -> dict[str, Any]:
+def _provenance(store: Store, there: Mapping[str, str], git_commit: str | None) -> dict[str, Any]:
     """Of the search; of this process where there is none."""
     found: dict[str, Any] = {"versions": attempts.versions(), "git_commit": git_commit}
     if "search" in there:
-        found = store.read_json(there["search"] / attempts.PROVENANCE)
+        found = read_json(store, "search", there["search"], attempts.PROVENANCE)
     return {"versions": json.dumps(found["versions"], sort_keys=True), "git_commit": found["git_commit"]}
 
 
-def _write_queries(folder: Path, trial: Trial, there: Mapping[str, Path]) -> None:
+def _write_queries(store: Store, grid: str, trial: Trial, there: Mapping[str, str]) -> None:
     """One row a query: what `score` and `search` say of it, side by side."""
-    tables = [pq.read_table(there[kind] / "queries.parquet") for kind in ("score", "search") if kind in there]
-    if not tables:
+    kinds = [kind for kind in ("score", "search") if kind in there]
+    if not kinds:
         return
     merged: dict[str, dict[str, Any]] = {}
-    for table in tables:
-        for row in table.to_pylist():
+    for kind in kinds:
+        content = _file(store, kind, there[kind], "queries.parquet")
+        for row in pq.read_table(pa.BufferReader(content)).to_pylist():
             merged.setdefault(row["query"], {"trial": trial.trial}).update(row)
     rows = [merged[query] for query in sorted(merged)]
-    store.write_rows(part(folder, "queries", trial.trial), rows, schema.QUERIES)
+    tables.write_rows(store, part(grid, "queries", trial.trial), rows, schema.QUERIES)
 
 
-def read_curve(root: Path, train: str) -> list[dict[str, Any]]:
+def read_curve(store: Store, train: str) -> list[dict[str, Any]]:
     """The logged steps of a training that is finished or was interrupted."""
-    path = _folder(root, "train", train) / "curve.jsonl"
-    lines = path.read_text(encoding="utf-8").splitlines() if path.exists() else []
-    return [json.loads(line) for line in lines if line.endswith("}")]
+    lines = (store.peek("train", train, "curve.jsonl") or b"").splitlines()
+    return [json.loads(line) for line in lines if line.endswith(b"}")]
 
 
-def write_curve(root: Path, folder: Path, train: str) -> None:
+def write_curve(store: Store, grid: str, train: str) -> None:
     """`curves/<train key>.parquet`, unless it is there with as many rows as the training has logged by now."""
-    path = part(folder, "curves", train)
-    lines = read_curve(root, train)
-    if lines and _row_count(path) != len(lines):
-        names = [name for name in schema.CURVES.names if name != "train_key"]
-        rows = [{"train_key": train} | {name: line.get(name) for name in names} for line in lines]
-        store.write_rows(path, rows, schema.CURVES)
+    name = part(grid, "curves", train)
+    lines = read_curve(store, train)
+    if lines and _row_count(store, name) != len(lines):
+        columns = [column for column in schema.CURVES.names if column != "train_key"]
+        rows = [{"train_key": train} | {column: line.get(column) for column in columns} for line in lines]
+        tables.write_rows(store, name, rows, schema.CURVES)
 
 
-def _row_count(path: Path) -> int | None:
+def _row_count(store: Store, name: str) -> int | None:
     try:
-        return int(pq.read_metadata(path).num_rows)
-    except (OSError, pa.ArrowException):
+        return len(store.read_table(name, columns=["step"]))
+    except (FileNotFoundError, TornFile):
         return None
 
 
-def write_baselines(root: Path, folder: Path, grid: str, graph: Graph, corpus: str) -> None:
+def write_baselines(store: Store, grid: str, graph: Graph, corpus: str) -> None:
     """`baselines/<corpus>.parquet`."""
-    summary = store.read_json(store.step_folder(root, "corpus", graph.corpus) / "summary.json")
-    found = store.read_json(store.step_folder(root, "baselines", graph.baselines) / "baselines.json")
+    summary = read_json(store, "corpus", graph.corpus, "summary.json")
+    found = read_json(store, "baselines", graph.baselines, "baselines.json")
     rows = [{"grid": grid, "corpus": corpus, "corpus_hash": summary["hash"]} | row for row in found]
-    store.write_rows(part(folder, "baselines", corpus), rows, schema.BASELINES)
+    tables.write_rows(store, part(grid, "baselines", corpus), rows, schema.BASELINES)
 
 
-def superseded(folder: Path, trials: Iterable[Trial]) -> dict[str, list[Path]]:
-    """Label of a trial of the grid -> rows with this label whose trial the grid no longer has.
+def superseded(store: Store, grid: str, trials: Iterable[Trial]) -> dict[str, list[str]]:
+    """Label of a trial of the grid -> trials with this label that have a row and that the grid no longer has.
 
     Rows from before labels said the number of new tokens have the label without it.
     """
@@ -238,31 +250,36 @@ def superseded(folder: Path, trials: Iterable[Trial]) -> dict[str, list[Path]]:
     for label in current.values():
         labels[label].add(label)
         labels[_LENGTH.sub("", label)].add(label)
-    found: dict[str, list[Path]] = defaultdict(list)
-    for path in sorted((folder / "trials").glob("*.parquet")):
-        if path.stem not in current:
-            for label in sorted(labels.get(_label(path.stem), ())):
-                found[label].append(path)
+    found: dict[str, list[str]] = defaultdict(list)
+    for name in tables.parts(store, f"{grid}/trials"):
+        old = PurePosixPath(name).stem
+        if old not in current:
+            for label in sorted(labels.get(_label(old), ())):
+                found[label].append(old)
     return found
 
 
-def remove_superseded(folder: Path, old: Iterable[Path], trial: Trial) -> int:
-    """Remove those of the old rows in whose place a trial's row now stands; returns how many.
+def remove_superseded(store: Store, grid: str, old: Iterable[str], trial: Trial) -> int:
+    """Remove the rows of those of the old trials in whose place a trial's row now stands; returns how many.
 
     A row that was made under other settings is replaced where the trial is done and has the same label, init and
     number of new tokens. Nothing is lost: the steps stay.
     """
-    row = _read_one(part(folder, "trials", trial.trial), ["status", "max_new_tokens"])
+    row = _read_one(store, part(grid, "trials", trial.trial), ["status", "max_new_tokens"])
     if row is None or row["status"] != "done":
         return 0
     removed = 0
-    for path in old:
-        was = _read_one(path, ["init", "max_new_tokens"])
+    for other in old:
+        try:
+            was = _first(store, part(grid, "trials", other), ["init", "max_new_tokens"])
+        except FileNotFoundError:  # removed before, for another trial
+            continue
+        except TornFile:
+            was = None
         # What a failed trial was asked for, or what a finished one wrote; a row that is not whole says nothing.
         lengths = (trial.budget.max_new_tokens, row["max_new_tokens"])
-        if path.exists() and (was is None or (was["init"] == trial.init and was["max_new_tokens"] in lengths)):
-            part(folder, "queries", path.stem).unlink(missing_ok=True)
-            (folder / "runs" / f"{path.stem}.trec").unlink(missing_ok=True)
-            path.unlink()
+        if was is None or (was["init"] == trial.init and was["max_new_tokens"] in lengths):
+            for name in (part(grid, "queries", other), run_name(grid, other), part(grid, "trials", other)):
+                store.delete(name)
             removed += 1
     return removed

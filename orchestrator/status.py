@@ -1,10 +1,8 @@
 """How far a sweep is, from a scan of the results folder: done, running, failed and why, waiting."""
 
 import json
-import os
 from collections import Counter
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any, Literal
 
 from rich.console import Console
@@ -14,7 +12,7 @@ from orchestrator import attempts
 from orchestrator.grid import Loaded
 from orchestrator.plan import finished, plain_table
 from orchestrator.steps import RECIPES, Graph, Step, Trial, expand
-from results import store
+from results.store import Store
 
 State = Literal["done", "running", "failed", "waiting"]
 STATES: tuple[State, ...] = ("done", "running", "failed", "waiting")
@@ -45,46 +43,35 @@ class Status:
         return [self.states[key] for key in keys]
 
 
-def read_status(loaded: Loaded, root: Path) -> Status:
+def read_status(loaded: Loaded, store: Store) -> Status:
     """Look at the results folder; nothing is written or started."""
     graph = expand(loaded.grid)
-    done = finished(root, graph)
-    begun = {(kind, key) for kind in RECIPES for key in _partial(root, kind)}
+    done = finished(store, graph)
+    begun = {(kind, key) for kind in RECIPES for key in store.partial(kind)}
     states: dict[str, State] = {}
     notes: dict[str, str] = {}
     for key, step in graph.steps.items():
         states[key] = "done" if key in done else "waiting"
         if key not in done and (step.kind, key) in begun:
-            states[key], notes[key] = _begun(root, step)
+            states[key], notes[key] = _begun(store, step)
     return Status(graph=graph, name=loaded.grid.name, states=states, notes=notes)
 
 
-def _partial(root: Path, kind: str) -> list[str]:
-    folder = root / "steps" / kind
-    entries = os.scandir(folder) if folder.is_dir() else ()
-    return [entry.name.removesuffix(".partial") for entry in entries if entry.name.endswith(".partial")]
-
-
-def _begun(root: Path, step: Step) -> tuple[State, str]:
-    """The state of a step that has a folder and is not finished."""
-    folder = store.partial_folder(root, step.kind, step.key)
-    if store.is_running(root, step.kind, step.key):
-        return "running", progress(folder)
-    tried = attempts.read(folder)
+def _begun(store: Store, step: Step) -> tuple[State, str]:
+    """The state of a step that was begun and is not finished."""
+    if store.is_running(step.kind, step.key):
+        return "running", progress(store, step.key)
+    tried = attempts.read(store, step.kind, step.key)
     if tried and tried[-1].status == "failed":
-        return "failed", f"{tried[-1].error} (attempt {len(tried)}; see {folder})"
+        where = store.shown_step(step.kind, step.key)
+        return "failed", f"{tried[-1].error} (attempt {len(tried)}; see {where})"
     return "waiting", "was interrupted; will resume"
 
 
-def progress(folder: Path) -> str:
+def progress(store: Store, train: str) -> str:
     """`step 120/500, loss 3.21` from the newest line of a training's curve; nothing where there is none."""
-    try:
-        with (folder / "curve.jsonl").open("rb") as file:
-            file.seek(0, os.SEEK_END)
-            file.seek(max(0, file.tell() - 2048))
-            lines = [line for line in file.read().split(b"\n")[:-1] if line.endswith(b"}")]
-    except FileNotFoundError:
-        return ""
+    content = store.peek("train", train, "curve.jsonl") or b""
+    lines = [line for line in content[-2048:].split(b"\n")[:-1] if line.endswith(b"}")]
     if not lines:
         return ""
     newest = json.loads(lines[-1])

@@ -18,7 +18,9 @@ from orchestrator.estimates import costs, ranks
 from orchestrator.grid import Loaded, load
 from orchestrator.jobs import Outcome
 from orchestrator.steps import Step, Trial
-from results import schema, store
+from results import schema, tables
+from results.errors import BadAddress
+from results.store import Store, open_store
 from workers.errors import BadInput
 
 SHOWN_FAILURES = 10
@@ -31,7 +33,8 @@ class Request:
 
     grid: Path
     overrides: tuple[str, ...] = ()
-    root: Path = Path("results")
+    results: str | Path = "results"
+    """A folder, or the address of one in an object store."""
     mode: Literal["run", "plan", "status"] = "run"
     json: bool = False
 
@@ -57,21 +60,24 @@ def carry_out(request: Request, table: jobs.Jobs = jobs.WORKER_JOBS) -> int:
 
 
 def _carry_out(request: Request, loaded: Loaded, table: jobs.Jobs) -> int:
-    root = request.root.absolute()
+    try:
+        store = open_store(request.results)
+    except BadAddress as error:
+        raise BadInput(f"--results: {error}") from None
     if request.mode == "status":
-        return _show_status(loaded, root, request.json)
+        return _show_status(loaded, store, request.json)
     out = console.make_console(error=request.json)
     tracking.check(loaded)
     made = plan.make_plan(
-        loaded, root, fetch=request.mode == "run", table=table, say=lambda line: out.print(line, soft_wrap=True)
+        loaded, store, fetch=request.mode == "run", table=table, say=lambda line: out.print(line, soft_wrap=True)
     )
     if request.mode == "plan":
         return _show_plan(made, request.json)
     return run(made, out, table)
 
 
-def _show_status(loaded: Loaded, root: Path, as_json: bool) -> int:
-    found = status.read_status(loaded, root)
+def _show_status(loaded: Loaded, store: Store, as_json: bool) -> int:
+    found = status.read_status(loaded, store)
     if as_json:
         print(json.dumps(status.as_json(found), indent=1))
     else:
@@ -92,12 +98,11 @@ def run(made: plan.Plan, out: Console, table: jobs.Jobs = jobs.WORKER_JOBS) -> i
     grid, commit = made.loaded.grid, git_commit()
     cost = costs(made.graph, made.summary)
     with _workers(made, table, commit) as pool:  # first, because it may find that the machine cannot do it
-        made.folder.mkdir(parents=True, exist_ok=True)
-        store.write_text(made.folder / "grid.yaml", grid.to_yaml())
+        made.store.write_text(f"{grid.name}/grid.yaml", grid.to_yaml())
         trials, steps, new = len(made.graph.trials), len(made.graph.steps), len(made.new)
         out.print(f"{grid.name}: {trials:,} trials, {steps:,} steps, {new:,} of them new", soft_wrap=True)
         with ExitStack() as stack:
-            tracker = stack.enter_context(tracking.Tracker(grid.tracking, made.folder, grid.name))
+            tracker = stack.enter_context(tracking.Tracker(grid.tracking, made.store, grid.name))
             view = stack.enter_context(console.make_view(made, cost, out))
             sweep = _Sweep(plan=made, view=view, tracker=tracker, commit=commit)
             sweep.write_finished()
@@ -119,7 +124,7 @@ def _workers(
         return nullcontext()
     from orchestrator.cluster import workers
 
-    return workers(made.root, made.loaded.grid.resources, steps=len(made.new), table=table, git_commit=commit)
+    return workers(made.store, made.loaded.grid.resources, steps=len(made.new), table=table, git_commit=commit)
 
 
 def _run_steps(made: plan.Plan, sweep: "_Sweep", cost: dict[str, float], pool: scheduler.Pool) -> None:
@@ -145,7 +150,8 @@ class _Sweep:
     """Rows under earlier settings that others stand in place of."""
 
     def __post_init__(self) -> None:
-        self._superseded = rows.superseded(self.plan.folder, self.plan.graph.trials)
+        self._store, self._grid = self.plan.store, self.plan.loaded.grid.name
+        self._superseded = rows.superseded(self._store, self._grid, self.plan.graph.trials)
         new = {step.key for step in self.plan.new}
         self._open: dict[str, set[str]] = {}
         self._trials_of: dict[str, list[Trial]] = defaultdict(list)
@@ -163,7 +169,7 @@ class _Sweep:
             self._write_baselines()
         for trial in self.plan.graph.trials:
             if trial.train in self.plan.finished:
-                rows.write_curve(self.plan.root, self.plan.folder, trial.train)
+                rows.write_curve(self._store, self._grid, trial.train)
             if not self._open[trial.trial]:
                 self._close(trial)
 
@@ -172,9 +178,9 @@ class _Sweep:
         if outcome.status == "failed":
             self.errors[step.key] = f"{outcome.kind}: {outcome.error}"
             if outcome.kind != failures.NEEDED_STEP:
-                attempts.note_death(self.plan.root, step.kind, step.key, outcome.kind, outcome.error)
+                attempts.note_death(self._store, step.kind, step.key, outcome.kind, outcome.error)
         if step.kind == "train":
-            rows.write_curve(self.plan.root, self.plan.folder, step.key)
+            rows.write_curve(self._store, self._grid, step.key)
         elif step.kind == "baselines" and outcome.status != "failed":
             self._write_baselines()
         self.view.ended(step, outcome)
@@ -184,19 +190,16 @@ class _Sweep:
                 self._close(trial)
 
     def _write_baselines(self) -> None:
-        made = self.plan
-        name = made.graph.trials[0].corpus
-        rows.write_baselines(made.root, made.folder, made.loaded.grid.name, made.graph, name)
+        graph = self.plan.graph
+        rows.write_baselines(self._store, self._grid, graph, graph.trials[0].corpus)
 
     def _close(self, trial: Trial) -> None:
         """All steps of the trial have ended: its row is due."""
-        made = self.plan
-        if not rows.is_written(made.folder, trial):
-            name = made.loaded.grid.name
-            row = rows.write_trial(made.root, made.folder, name, made.graph, trial, self.errors, self.commit)
+        if not rows.is_written(self._store, self._grid, trial):
+            row = rows.write_trial(self._store, self._grid, self.plan.graph, trial, self.errors, self.commit)
             self.view.row(row)
         if trial.label in self._superseded:
-            self.removed += rows.remove_superseded(made.folder, self._superseded[trial.label], trial)
+            self.removed += rows.remove_superseded(self._store, self._grid, self._superseded[trial.label], trial)
         self._waiting[trial.train] -= 1
         if not self._waiting[trial.train]:
             self._track(trial.train)
@@ -205,7 +208,7 @@ class _Sweep:
         """All trials of a training have their rows."""
         trials = self._trials_of[train]
         if self.tracker.wants(train, [trial.trial for trial in trials]):
-            its_rows = read_rows(self.plan.folder, trials)
+            its_rows = read_rows(self._store, self._grid, trials)
             config = {name: its_rows[0].get(name) for name in tracking.CONFIG}
             settings = self.plan.graph.steps[train].settings.model_dump(mode="json")
             first = trials[0]
@@ -213,17 +216,17 @@ class _Sweep:
                 key=train,
                 name=f"{first.corpus} {first.identifiers} {first.model} d{first.pairs} s{first.seed}",
                 config=config | {"settings": settings},
-                curve=rows.read_curve(self.plan.root, train),
+                curve=rows.read_curve(self._store, train),
                 rows=its_rows,
                 tags=(first.corpus, first.identifiers, first.family, first.model),
             )
             self.tracker.put(training)
 
 
-def read_rows(folder: Path, trials: Iterable[Trial]) -> list[dict[str, Any]]:
+def read_rows(store: Store, grid: str, trials: Iterable[Trial]) -> list[dict[str, Any]]:
     """The rows of some trials, in their order."""
-    paths = [rows.part(folder, "trials", trial.trial) for trial in trials]
-    return store.read_parts(paths, schema.TRIALS).to_pylist()
+    names = [rows.part(grid, "trials", trial.trial) for trial in trials]
+    return tables.read_parts(store, names, schema.TRIALS).to_pylist()
 
 
 def git_commit() -> str | None:
@@ -240,20 +243,16 @@ def git_commit() -> str | None:
 
 def _show_end(sweep: _Sweep, out: Console) -> None:
     made = sweep.plan
-    found = read_rows(made.folder, made.graph.trials)
+    name = made.loaded.grid.name
+    found = read_rows(made.store, name, made.graph.trials)
     out.print()
     if len(found) <= SHOWN_TRIALS:
         out.print(console.row_table(found))
         out.print()
     out.print(console.summary_table(found))
     _show_failures(sweep, out)
-    out.print(f"\nresults: {_shown(made.folder)}", soft_wrap=True)
-    out.print(f"next: python fit_laws.py {shlex.quote(_shown(made.folder))}", soft_wrap=True)
-
-
-def _shown(path: Path) -> str:
-    """Relative to the current folder where it lies below it."""
-    return str(path.relative_to(Path.cwd())) if path.is_relative_to(Path.cwd()) else str(path)
+    out.print(f"\nresults: {made.store.shown(name)}", soft_wrap=True)
+    out.print(f"next: python fit_laws.py {shlex.quote(made.store.shown(name))}", soft_wrap=True)
 
 
 def _show_failures(sweep: _Sweep, out: Console) -> None:
@@ -262,9 +261,7 @@ def _show_failures(sweep: _Sweep, out: Console) -> None:
     own: Sequence[str] = [key for key, why in sweep.errors.items() if not why.startswith(failures.NEEDED_STEP)]
     for key in own[:SHOWN_FAILURES]:
         step = graph.steps[key]
-        folder = store.partial_folder(sweep.plan.root, step.kind, key)
-        out.print(
-            f"failed: {console.describe(graph, step)}: {sweep.errors[key]}\n  see {_shown(folder)}", soft_wrap=True
-        )
+        where = sweep.plan.store.shown_step(step.kind, key)
+        out.print(f"failed: {console.describe(graph, step)}: {sweep.errors[key]}\n  see {where}", soft_wrap=True)
     if len(own) > SHOWN_FAILURES:
         out.print(f"and {len(own) - SHOWN_FAILURES} more; see --status")

@@ -4,6 +4,7 @@ A thread of its own writes finished trainings from a bounded queue; where W&B is
 are left out and counted, and the sweep goes on. Nothing is printed or asked.
 """
 
+import json
 import netrc
 import os
 import queue
@@ -11,13 +12,13 @@ import threading
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 from urllib.parse import urlparse
 
 from orchestrator.grid import Loaded, Tracking
 from orchestrator.rows import budget_name
-from results import store
+from results import files
+from results.store import Store
 
 QUEUE = 1000
 """Trainings that may wait to be written."""
@@ -101,8 +102,8 @@ def _has_key() -> bool:
 class Tracker:
     """Hands trainings to the thread. Use as a context; `report` says what was left out."""
 
-    def __init__(self, settings: Tracking, folder: Path, group: str) -> None:
-        self._settings, self._folder, self._group = settings, folder, group
+    def __init__(self, settings: Tracking, store: Store, group: str) -> None:
+        self._settings, self._store, self._group = settings, store, group
         self._mode = mode_of(settings)
         self._queue: queue.Queue[Training] = queue.Queue(maxsize=QUEUE)
         self._thread: threading.Thread | None = None
@@ -148,12 +149,12 @@ class Tracker:
             return ""
         return f"tracking: {self._left_out} trainings are not in W&B: {self._reason}"
 
-    def _marker(self, key: str) -> Path:
-        return self._folder / "wandb" / "tracked" / f"{key}.json"
+    def _marker(self, key: str) -> str:
+        return f"{self._group}/wandb/tracked/{key}.json"
 
     def _tracked(self, key: str) -> "_Tracked":
         try:
-            found = store.read_json(self._marker(key))
+            found = json.loads(self._store.read_text(self._marker(key)))
             return _Tracked(trials=frozenset(found["trials"]), curve=bool(found["curve"]))
         except (FileNotFoundError, ValueError, KeyError):
             return _Tracked()
@@ -174,6 +175,8 @@ class Tracker:
         import wandb
 
         before = self._tracked(training.key)
+        folder = self._store.local_folder(self._group)
+        folder.mkdir(parents=True, exist_ok=True)
         run = wandb.init(
             project=self._settings.project,
             entity=self._settings.entity,
@@ -182,7 +185,7 @@ class Tracker:
             group=self._group,
             tags=tuple(tag[:64] for tag in training.tags),
             config=dict(training.config),
-            dir=str(self._folder),
+            dir=str(folder),
             mode="online" if self._mode == "online" else "offline",
             resume="allow" if self._mode == "online" else None,
             reinit="create_new",
@@ -204,4 +207,5 @@ class Tracker:
         run.finish(exit_code=0 if len(done) == len(training.rows) else 1)
         trials = sorted({row["trial"] for row in done} | before.trials)
         # An evaluation that is done says that the curve is whole; a failed training's is logged again.
-        store.write_json(self._marker(training.key), {"trials": trials, "curve": before.curve or bool(done)})
+        marker = files.as_json({"trials": trials, "curve": before.curve or bool(done)})
+        self._store.write_text(self._marker(training.key), marker)

@@ -1,157 +1,189 @@
-"""The results folder: finished steps, and the tables that are read from it.
+"""The results folder, on a file system or an object store: finished steps, and the tables that are read from it.
 
-    <root>/steps/<kind>/<key>/            a finished step; shared by every grid under this root
-    <root>/steps/<kind>/<key>.partial/    a step that is running or was interrupted
-    <root>/<grid>/trials/<trial>.parquet  and likewise queries/, curves/, baselines/, runs/
+    steps/<kind>/<key>/                    a finished step; shared by every grid here
+    steps/<kind>/<key>.partial/            a step that was interrupted, or failed
+    steps/<kind>/<key>.<owner>.partial/    a step that `owner` works on (or was killed at)
+    <grid>/trials/<trial>.parquet          and likewise queries/, curves/, baselines/, runs/
 
-A step becomes visible by one rename of its whole folder, so what is there is finished. There is no
-other state: scanning the folder is how a sweep resumes.
+A step becomes visible whole or not at all, so what is there is finished. There is no other state: scanning the
+folder is how a sweep resumes. Nothing here is ever read with pickle.
 """
 
-import fcntl
-import json
-import os
-import shutil
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+import io
+import re
+from abc import ABC, abstractmethod
+from collections.abc import Sequence
+from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from results.errors import BadAddress, TornFile
 
-def step_folder(root: Path, kind: str, key: str) -> Path:
-    """Where the finished step is, or will be."""
-    return root / "steps" / kind / key
+STEPS, LEASES, DRIVERS = "steps", "leases", "drivers"
+"""Folders beside the grids' own."""
+PARTIAL = ".partial"
+DROPPED = "dropped.json"
+"""In a finished step: the names of its parts that were removed since."""
 
-
-def partial_folder(root: Path, kind: str, key: str) -> Path:
-    """Where a step that is running or was interrupted keeps its files."""
-    return root / "steps" / kind / (key + ".partial")
-
-
-def lock_file(root: Path, kind: str, key: str) -> Path:
-    """Held by the process that does the step."""
-    return root / "steps" / kind / (key + ".lock")
+_SCHEME = re.compile(r"([A-Za-z][A-Za-z0-9+.-]*):/")
 
 
-def is_running(root: Path, kind: str, key: str) -> bool:
-    """Whether some process holds the step's lock now."""
-    try:
-        with lock_file(root, kind, key).open("rb") as lock:
-            fcntl.flock(lock, fcntl.LOCK_SH | fcntl.LOCK_NB)
-    except FileNotFoundError:
-        return False
-    except BlockingIOError:
-        return True
-    return False
+class Store(ABC):
+    """A results folder. Small and without open files: it can be sent to another process.
 
-
-def is_finished(root: Path, kind: str, key: str) -> bool:
-    """Whether the step's folder is there whole."""
-    return step_folder(root, kind, key).is_dir()
-
-
-def finished_keys(root: Path, kind: str) -> set[str]:
-    """Keys of all finished steps of a kind, by one scan."""
-    folder = root / "steps" / kind
-    if not folder.is_dir():
-        return set()
-    return {entry.name for entry in os.scandir(folder) if entry.is_dir() and "." not in entry.name}
-
-
-@contextmanager
-def step_work(root: Path, kind: str, key: str) -> Iterator[Path | None]:
-    """The folder to do a step in; it becomes the finished step when the block ends without an error.
-
-    Yields None where the step is finished already, or gets finished by another process while this one
-    waits for it. Files left by an interrupted attempt are still in the folder, so training can resume.
-    The lock is the operating system's and goes with the process, so a killed worker leaves none behind.
+    A `kind` and a `key` name a step; an `owner` is one attempt at it, a name of letters, digits, `-` and `_` that no
+    other attempt has. Every method raises OSError where the storage cannot be reached or refuses.
     """
-    final = step_folder(root, kind, key)
-    partial = partial_folder(root, kind, key)
-    final.parent.mkdir(parents=True, exist_ok=True)
-    with lock_file(root, kind, key).open("a") as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)
-        if final.is_dir():
-            Path(lock.name).unlink(missing_ok=True)
-            yield None
-            return
-        partial.mkdir(exist_ok=True)
-        yield partial
-        sync(partial)
-        partial.rename(final)
-        _flush(final.parent)
-        os.unlink(lock.name)
+
+    @property
+    @abstractmethod
+    def address(self) -> str:
+        """What `open_store` takes to open it again, anywhere."""
+
+    @abstractmethod
+    def shown(self, name: str) -> str:
+        """For a person: where the file or folder is, relative to the current folder where it lies below it."""
+
+    def shown_step(self, kind: str, key: str) -> str:
+        """For a person: where a step that is not finished keeps its files between attempts."""
+        return self.shown(f"{STEPS}/{kind}/{key}{PARTIAL}")
+
+    @abstractmethod
+    def local_folder(self, name: str) -> Path:
+        """A folder of this machine for files that others' tools write; below the results folder where it can be."""
+
+    @abstractmethod
+    def check_writable(self, folder: str) -> None:
+        """Make the results folder; raises OSError where it, or the folder in it if it is there, cannot be written."""
+
+    # ------------------------------------------------------------ steps
+
+    @abstractmethod
+    def finished(self, kind: str) -> set[str]:
+        """Keys of all finished steps of a kind, by one scan."""
+
+    @abstractmethod
+    def is_finished(self, kind: str, key: str) -> bool:
+        """Whether the step is there whole."""
+
+    @abstractmethod
+    def fetch(self, kind: str, key: str) -> Path:
+        """A folder of this machine with the finished step's files, to read only. Raises FileNotFoundError."""
+
+    @abstractmethod
+    def work(self, kind: str, key: str, owner: str) -> AbstractContextManager[Path | None]:
+        """The folder to do a step in; it becomes the finished step when the block ends without an error.
+
+        Yields None where the step is finished already. Files left by an earlier attempt are in the folder, so
+        training can resume, and an attempt that still works on it can no longer finish the step. After an
+        error the files wait for the next attempt.
+
+        Raises:
+            LostLease: another attempt has taken the step over; nothing of this one is visible.
+        """
+
+    @abstractmethod
+    def workplace(self, kind: str, key: str, owner: str) -> Path:
+        """The folder that `work` yields, for processes of this machine that work beside the one that called it."""
+
+    @abstractmethod
+    def is_running(self, kind: str, key: str) -> bool:
+        """Whether somebody works on the step now."""
+
+    @abstractmethod
+    def partial(self, kind: str) -> dict[str, str | None]:
+        """Key -> owner of the steps that were begun and are not finished; None where nobody works on it now."""
+
+    @abstractmethod
+    def peek(self, kind: str, key: str, name: str) -> bytes | None:
+        """One small file of a step, finished or begun; None where there is none."""
+
+    @abstractmethod
+    def put(self, kind: str, key: str, name: str, content: bytes) -> None:
+        """Write one small file into a step that is not finished, whether it was begun or not."""
+
+    @abstractmethod
+    def mark_failed(self, kind: str, key: str, record: dict[str, Any]) -> None:
+        """Record that the step has failed for good."""
+
+    @abstractmethod
+    def failed(self, kind: str) -> dict[str, dict[str, Any]]:
+        """Key -> record of the steps that have failed for good; a record that is not whole is empty."""
+
+    @abstractmethod
+    def forgive(self, kind: str, key: str, *, restart: bool) -> None:
+        """Let a step that has failed be tried again, from where it was or (`restart`) from nothing."""
+
+    @abstractmethod
+    def drop(self, kind: str, key: str, names: Sequence[str]) -> None:
+        """Remove files or folders of a finished step, such as weights; a note (`DROPPED`) says that they were there."""
+
+    # ------------------------------------------------------------ files by name, such as `squad/trials/x.parquet`
+
+    @abstractmethod
+    def read_bytes(self, name: str) -> bytes:
+        """A file's content. Raises FileNotFoundError."""
+
+    @abstractmethod
+    def write_bytes(self, name: str, content: bytes) -> None:
+        """One file, whole or not at all."""
+
+    @abstractmethod
+    def put_file(self, name: str, path: Path) -> None:
+        """Copy a file of this machine, whole or not at all."""
+
+    @abstractmethod
+    def listing(self, folder: str) -> list[str]:
+        """Names of what is in a folder, sorted; none where there is no such folder."""
+
+    @abstractmethod
+    def delete(self, name: str) -> None:
+        """Remove a file that may not be there."""
+
+    def write_text(self, name: str, text: str) -> None:
+        """One text file in UTF-8, whole or not at all."""
+        self.write_bytes(name, text.encode())
+
+    def read_text(self, name: str) -> str:
+        """A text file in UTF-8. Raises FileNotFoundError."""
+        return self.read_bytes(name).decode()
+
+    def write_table(self, name: str, table: pa.Table) -> None:
+        """One Parquet part, whole or not at all."""
+        content = io.BytesIO()
+        pq.write_table(table, content)
+        self.write_bytes(name, content.getvalue())
+
+    def read_table(self, name: str, columns: Sequence[str] | None = None) -> pa.Table:
+        """One Parquet part, with its own columns or some of them. Raises FileNotFoundError or TornFile."""
+        content = self.read_bytes(name)
+        try:
+            return pq.ParquetFile(pa.BufferReader(content)).read(columns=columns)
+        except (OSError, pa.ArrowException) as error:  # the bytes are here, so it is they that are wrong
+            raise TornFile(f"{self.shown(name)}: not a whole Parquet file ({first_line(error)})") from None
 
 
-def sync(folder: Path) -> None:
-    """Flush everything below the folder to disk, so that a rename never makes a torn step visible."""
-    for path in folder.rglob("*"):
-        if path.is_file() or path.is_dir():
-            _flush(path)
-    _flush(folder)
+def first_line(error: BaseException) -> str:
+    """What an exception says, short enough for a message of one line."""
+    text = str(error).strip()
+    return text.splitlines()[0][:200] if text else type(error).__name__
 
 
-def _flush(path: Path) -> None:
-    """Wait until a file's bytes, or a folder's entries, are on disk."""
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
+def open_store(address: str | Path, scratch: Path | None = None) -> Store:
+    """The results folder at a path or an address; nothing is looked at yet.
 
+    Args:
+        scratch: a folder of this machine for what an object store's steps are worked on in and fetched to.
 
-def write_atomically(path: Path, write: Callable[[Path], object]) -> None:
-    """Let `write` fill a file beside `path`, then rename it there: whole or not at all, after a power loss too."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    try:
-        write(temporary)
-        _flush(temporary)
-        temporary.replace(path)
-        _flush(path.parent)
-    finally:
-        temporary.unlink(missing_ok=True)
+    Raises:
+        BadAddress: it is neither.
+    """
+    from results.local import LocalStore
 
-
-def write_json(path: Path, value: Any) -> None:
-    """One JSON file, whole or not at all."""
-    text = json.dumps(value, indent=1, sort_keys=True, ensure_ascii=False)
-    write_text(path, text + "\n")
-
-
-def write_text(path: Path, text: str) -> None:
-    """One text file in UTF-8, whole or not at all."""
-    write_atomically(path, lambda temporary: temporary.write_text(text, encoding="utf-8"))
-
-
-def read_json(path: Path) -> Any:
-    """What `write_json` wrote."""
-    return json.loads(path.read_text(encoding="utf-8"))
-
-
-def write_rows(path: Path, rows: list[dict[str, Any]], schema: pa.Schema) -> None:
-    """One Parquet part. A row may leave columns out (null); a column that the schema lacks is an error."""
-    unknown = {name for row in rows for name in row} - set(schema.names)
-    if unknown:
-        raise KeyError(f"columns {sorted(unknown)} are not in the schema of {path.parent.name}")
-    table = pa.Table.from_pylist(rows, schema=schema)
-    write_atomically(path, lambda temporary: pq.write_table(table, temporary))
-
-
-def read_rows(folder: Path, schema: pa.Schema) -> pa.Table:
-    """All parts in a folder as one table in file order; empty where there is none."""
-    return read_parts(sorted(folder.glob("*.parquet")) if folder.is_dir() else [], schema)
-
-
-def read_parts(parts: Sequence[Path], schema: pa.Schema) -> pa.Table:
-    """Some parts as one table, in the order given."""
-    tables = [pq.read_table(part, schema=schema) for part in parts]
-    return pa.concat_tables(tables) if tables else schema.empty_table()
-
-
-def remove(folder: Path) -> None:
-    """Remove a folder that may not be there."""
-    shutil.rmtree(folder, ignore_errors=True)
+    scheme = _SCHEME.match(str(address))
+    if isinstance(address, Path) or not scheme:
+        return LocalStore(root=Path(address).absolute())
+    raise BadAddress(f"{scheme[1]}: no such kind of results folder")

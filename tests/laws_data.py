@@ -7,8 +7,9 @@ from typing import Any
 import numpy as np
 
 from laws.points import Points
+from results.local import LocalStore
 from results.schema import BASELINES, LOSSES, METRICS, TRIALS
-from results.store import write_rows
+from results.tables import write_rows
 
 N = (7_000, 29_000, 115_000, 460_000)
 D = (4_000, 12_000, 36_000, 108_000)
@@ -120,11 +121,12 @@ def failed(trial: str, error: str) -> dict[str, Any]:
 
 def write(root: Path, trials: list[dict[str, Any]], grid_name: str = "synthetic", baselines: bool = True) -> Path:
     """A results folder with one grid; returns `root`."""
-    write_rows(root / grid_name / "trials" / "part.parquet", trials, TRIALS)
+    store = LocalStore(root=root)
+    write_rows(store, f"{grid_name}/trials/part.parquet", trials, TRIALS)
     if baselines:
         found = []
         for name, value in (("random", 0.005), ("bm25", 0.96), ("embeddings-r16", 0.32)):
             row = {"grid": grid_name, "corpus": "toy", "corpus_hash": "0123456789abcdef", "baseline": name}
             found.append(row | {metric + end: value for metric in METRICS for end in ("", "_lo", "_hi")})
-        write_rows(root / grid_name / "baselines" / "part.parquet", found, BASELINES)
+        write_rows(store, f"{grid_name}/baselines/part.parquet", found, BASELINES)
     return root

@@ -8,7 +8,9 @@ from pathlib import Path
 import pytest
 from test_identifier_kinds import SETTINGS
 
-from results import schema, store
+from results import schema
+from results.local import LocalStore
+from results.tables import read_rows
 
 HERE = Path(__file__).resolve().parent.parent
 IDENTIFIERS = ", ".join(f"{{kind: {kind}}}" for kind in SETTINGS)
@@ -57,7 +59,7 @@ def run(folder: Path, budgets: dict[str, str]) -> str:
 
 def trials(folder: Path) -> dict[tuple[str, str], dict]:
     """Rows by identifiers and budget, as the trial's name says it."""
-    rows = store.read_rows(folder / "results" / "smoke" / "trials", schema.TRIALS).to_pylist()
+    rows = read_rows(LocalStore(root=folder / "results"), "smoke/trials", schema.TRIALS).to_pylist()
     found = {(row["identifiers"], row["trial"].partition("-s0-")[2].rpartition("-")[0]): row for row in rows}
     assert len(found) == len(rows)
     return found

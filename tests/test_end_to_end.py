@@ -11,7 +11,9 @@ from pathlib import Path
 
 import pytest
 
-from results import schema, store
+from results import schema
+from results.local import LocalStore
+from results.tables import read_rows
 
 HERE = Path(__file__).resolve().parent.parent
 
@@ -60,7 +62,7 @@ def run(folder: Path, results: str, *arguments: str) -> subprocess.CompletedProc
 
 
 def rows(folder: Path, results: str) -> list[dict]:
-    table = store.read_rows(folder / results / "small" / "trials", schema.TRIALS).to_pylist()
+    table = read_rows(LocalStore(root=folder / results), "small/trials", schema.TRIALS).to_pylist()
     dropped = (*TIMES, "peak_memory_bytes", "git_commit")
     return [{name: value for name, value in row.items() if name not in dropped} for row in table]
 

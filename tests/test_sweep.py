@@ -12,7 +12,9 @@ from ray.cluster_utils import Cluster
 from orchestrator import cluster
 from orchestrator.steps import Step
 from orchestrator.sweep import Request, carry_out
-from results import schema, store
+from results import schema
+from results.local import LocalStore
+from results.tables import read_rows, write_rows
 from workers.errors import BadInput
 
 GRID = """
@@ -51,8 +53,12 @@ def grid(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, ray_address: str) -> P
 
 
 def _run(grid: Path, *overrides: str, mode: str = "run") -> int:
-    request = Request(grid=grid, overrides=overrides, root=grid.parent / "results", mode=mode, json=mode != "run")
+    request = Request(grid=grid, overrides=overrides, results=grid.parent / "results", mode=mode, json=mode != "run")
     return carry_out(request, table=sweep_jobs.JOBS)
+
+
+def _store(grid: Path) -> LocalStore:
+    return LocalStore(root=grid.parent / "results")
 
 
 def _steps(grid: Path) -> dict[str, float]:
@@ -62,7 +68,7 @@ def _steps(grid: Path) -> dict[str, float]:
 
 
 def _rows(grid: Path) -> list[dict]:
-    return store.read_rows(grid.parent / "results" / "tiny" / "trials", schema.TRIALS).to_pylist()
+    return read_rows(_store(grid), "tiny/trials", schema.TRIALS).to_pylist()
 
 
 def test_a_sweep_writes_rows_and_a_second_run_does_nothing(grid: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -83,7 +89,7 @@ def test_a_sweep_writes_rows_and_a_second_run_does_nothing(grid: Path, capsys: p
     assert [(row["query"], row["cgl"], row["rank"]) for row in queries] == [("a", 1.0, None), ("b", 2.0, 1)]
     assert (results / "runs" / f"{rows[0]['trial']}.trec").read_text().startswith("a Q0")
     assert len(list((results / "curves").glob("*.parquet"))) == 2
-    assert store.read_rows(results / "baselines", schema.BASELINES).to_pylist()[0]["baseline"] == "random"
+    assert read_rows(_store(grid), "tiny/baselines", schema.BASELINES).to_pylist()[0]["baseline"] == "random"
     train = next((grid.parent / "results" / "steps" / "train").iterdir())
     assert (train / "log.txt").read_text() == "training, rank 0\n"
     assert "fit_laws.py" in capsys.readouterr().out
@@ -97,7 +103,7 @@ def test_a_sweep_writes_rows_and_a_second_run_does_nothing(grid: Path, capsys: p
     assert _run(grid, "inference.0.beams=[1, 4, 9]") == 0
     added = _steps(grid).keys() - steps.keys()
     assert len(added) == 2
-    assert all(store.is_finished(grid.parent / "results", "search", key) for key in added)
+    assert all(_store(grid).is_finished("search", key) for key in added)
     assert len(_rows(grid)) == 6
 
 
@@ -129,7 +135,7 @@ def test_a_training_that_is_killed_for_good_has_failed_and_keeps_its_curve(
     row = _rows(grid)[0]
     assert row["status"] == "failed"
     assert (row["split"], row["negatives"], row["batch"], len(row["recipe"])) == ("test", 256, None, 12)
-    curve = store.read_rows(grid.parent / "results" / "tiny" / "curves", schema.CURVES).to_pylist()
+    curve = read_rows(_store(grid), "tiny/curves", schema.CURVES).to_pylist()
     assert [(one["train_key"], one["step"]) for one in curve] == [(row["train_key"], 1)]
     assert _run(grid, *overrides, mode="status") == 0
     said = json.loads(capsys.readouterr().out)
@@ -174,7 +180,7 @@ def test_a_row_whose_label_lacks_the_length_is_replaced(grid: Path) -> None:
     old = cut.replace("-m3-", "-")
     for table, end in (("trials", "parquet"), ("queries", "parquet"), ("runs", "trec")):
         (results / table / f"{cut}.{end}").rename(results / table / f"{old}.{end}")
-    store.write_rows(results / "trials" / f"{old[:-8]}00000000.parquet", made[-1:], schema.TRIALS)
+    write_rows(_store(grid), f"tiny/trials/{old[:-8]}00000000.parquet", made[-1:], schema.TRIALS)
     assert len(_rows(grid)) == 3
     assert _run(grid, "data.pairs=10", budgets) == 0
     assert sorted(row["trial"] for row in _rows(grid)) == sorted(row["trial"] for row in made)
@@ -194,7 +200,7 @@ def test_files_cut_short_by_a_power_loss_are_written_again(grid: Path) -> None:
     done = [row for row in rows if row["status"] == "done"]
     assert [row for row in _rows(grid) if row["status"] == "done"] == done
     assert len(_rows(grid)) == len(rows) == 4
-    assert len(store.read_rows(results / "tiny" / "curves", schema.CURVES)) == 1
+    assert len(read_rows(_store(grid), "tiny/curves", schema.CURVES)) == 1
 
 
 def test_workers_train_together(grid: Path) -> None:

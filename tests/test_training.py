@@ -9,7 +9,7 @@ import torch
 from conftest import Steps
 from safetensors.torch import load_file
 
-from results.store import write_json
+from results.files import write_json
 from workers import engine, training
 from workers.errors import BadInput, Diverged
 from workers.settings import ModelSettings, TrainingSettings, TrainJob

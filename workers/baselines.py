@@ -5,7 +5,7 @@ from typing import Any
 
 import numpy as np
 
-from results.store import write_json
+from results.files import write_json
 from workers import ranking
 from workers.corpus.documents import Corpus, load
 from workers.embeddings import ppmi_svd

@@ -14,7 +14,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from results.store import read_json, sync, write_json
+from results.files import read_json, sync, write_json
 from workers.device import on_gpu
 from workers.errors import Diverged
 from workers.settings import ProcessGroup, TrainingSettings

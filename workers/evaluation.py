@@ -11,7 +11,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from results.store import write_json
+from results.files import write_json
 from workers import ranking
 from workers.cgl import contest_losses, draw_contests
 from workers.memory import peak_bytes, start_peak

@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 from transformers import PreTrainedModel
 
-from results.store import read_json
+from results.files import read_json
 from workers import reranking
 from workers.corpus.documents import Corpus, load
 from workers.decoding.beam import Candidates, Search, SearchResult, beam_search

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from results.store import write_json
+from results.files import write_json
 from workers import engine as ds
 from workers.errors import BadInput, Diverged
 from workers.flops import training_flops

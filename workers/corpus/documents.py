@@ -11,7 +11,7 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from results.store import read_json, write_json
+from results.files import read_json, write_json
 
 SPLITS = ("train", "dev", "test")
 

@@ -24,7 +24,7 @@ import numba
 import numpy as np
 from pydivsufsort import divsufsort
 
-from results.store import read_json, write_json
+from results.files import read_json, write_json
 from workers.ragged import Ragged
 
 Sort = Literal["suffixes", "rows", "columns"]

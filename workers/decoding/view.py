@@ -6,7 +6,7 @@ from pathlib import Path
 
 import numpy as np
 
-from results.store import read_json, write_json
+from results.files import read_json, write_json
 from workers.decoding.index import Index
 
 

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import numpy as np
 
-from results.store import read_json, write_json
+from results.files import read_json, write_json
 from workers.corpus.documents import Corpus
 from workers.decoding.index import PlannedIndex, build_index
 from workers.decoding.view import View

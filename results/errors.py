@@ -1,0 +1,17 @@
+"""What can be wrong with a results folder itself."""
+
+
+class BadAddress(ValueError):
+    """An address that is not that of a results folder. One line, without a secret that it may hold."""
+
+
+class StorageTrouble(OSError):
+    """The storage does not answer, or refuses, after patience. One line; what it is about may be whole."""
+
+
+class LostLease(RuntimeError):
+    """The step was taken over by another driver while it was worked on; what this one made of it is not kept."""
+
+
+class TornFile(ValueError):
+    """A file is there and is not whole: the machine that wrote it went down."""
