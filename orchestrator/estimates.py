@@ -8,6 +8,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from orchestrator.steps import Graph, Step, n_params
+from orchestrator.tuning_settings import TuneJob
 from workers.settings import EvaluationSettings, IdentifiersJob, ScoreJob, SearchJob, TrainJob
 
 TOKENS_AN_ITEM = 40
@@ -33,6 +34,10 @@ def _cost(graph: Graph, step: Step, documents: int, queries: Mapping[str, int]) 
         n = n_params(job.model) or UNKNOWN_N
         items = job.pairs * job.training.epochs
         return items * (6.0 * n * TOKENS_AN_ITEM + ITEM) / step.workers
+    if isinstance(job, TuneJob):
+        n = n_params(job.model) or UNKNOWN_N
+        passes = job.training.epochs * job.trials * (job.grace + (1 - job.grace) / job.reduction)
+        return job.pairs * passes * (6.0 * n * TOKENS_AN_ITEM + ITEM) / step.workers
     if isinstance(job, ScoreJob | SearchJob):
         training = graph.steps[dict(step.needs)["train"]].settings
         assert isinstance(training, TrainJob)

@@ -10,10 +10,10 @@ from uuid import uuid4
 from rich.console import Console
 from rich.table import Table
 
-from orchestrator import attempts, failures, jobs
+from orchestrator import attempts, failures, jobs, tuned
 from orchestrator.grid import Loaded
 from orchestrator.rows import budget_columns, read_json
-from orchestrator.steps import RECIPES, Graph, Step, Trial, expand
+from orchestrator.steps import RECIPES, Graph, Step, Trial
 from results.store import Store, first_line
 from workers import corpus as corpora
 from workers import identifiers as identifier_kinds
@@ -62,7 +62,7 @@ def make_plan(
         BadInput: the grid cannot be run as it is.
     """
     check_writable(loaded, store)
-    graph = expand(loaded.grid)
+    graph = tuned.expand_tuned(loaded.grid, store)
     corpus = graph.steps[graph.corpus]
     may_read = fetch or corpora.is_local(loaded.grid.corpus)
     if may_read and not store.is_finished("corpus", graph.corpus):
@@ -75,6 +75,7 @@ def make_plan(
         summary["name"] = corpora.name(loaded.grid.corpus)  # the step's own is that of the grid that came first
         check_held_out(loaded, summary)
         check_capacity(loaded, summary, store.fetch("corpus", graph.corpus))
+        tuned.check(loaded, summary, store.fetch("corpus", graph.corpus))
     return Plan(loaded=loaded, graph=graph, store=store, finished=finished(store, graph), summary=summary)
 
 

@@ -16,7 +16,7 @@ from typing import Any
 from orchestrator.grid import Grid, Point, points
 from orchestrator.labels import identifiers_label, init_label, safe
 from orchestrator.origins import identifiers_values, in_effect, origin
-from orchestrator.tuning_settings import TuneJob, Tuned, is_tuned
+from orchestrator.tuning_settings import Tuned, TuneJob, is_tuned
 from workers import corpus as corpora
 from workers.corpus.settings import CorpusSettings, HfCorpus
 from workers.errors import BadInput
@@ -255,7 +255,7 @@ class _Builder:
         needs: tuple[str, ...] = (self.tokenizer(model), self.identifiers(identifiers, model), *self.embeddings(model))
         values: dict[str, Any] = {"learning_rate": learning_rate(self.grid, model)}
         study = self.tune(identifiers, model) if is_tuned(self.grid.tuning, model) else None
-        if study in self.tuned:
+        if study is not None and study in self.tuned:
             values = self.tuned[study].model_dump(include={"learning_rate", "batch"}, exclude_none=True)
         elif study is not None:  # of a key that will not be: what the rate is, nobody knows yet
             values, needs = {"learning_rate": None}, (*needs, study)

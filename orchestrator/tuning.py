@@ -1,13 +1,12 @@
-"""Ray Tune, and nothing else of the project but `cluster.py` imports Ray: studies of learning rates.
+"""Studies of learning rates by Ray Tune; with `cluster`, all of the project that imports Ray.
 
 A study is Optuna's, in a journal in its step's folder: every trial that has ended is there, so a study that was
 killed goes on with the trials that are left. Tune's own record of an experiment is not kept: restored, it would
-know nothing of trials that another run of the study had ended.
+begin anew what was running and know nothing of what the journal has.
 """
 
 import functools
 import gc
-import itertools
 import math
 import os
 import socket
@@ -18,6 +17,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
+from uuid import uuid4
 
 # Read when Ray and Tune are imported or begin: no files of Tune's loggers, and Ctrl-C is the sweep's to handle.
 os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
@@ -26,10 +26,11 @@ os.environ.setdefault("TUNE_DISABLE_SIGINT_HANDLER", "1")
 os.environ.setdefault("RAY_AIR_NEW_OUTPUT", "0")  # the other one prints a table whatever `verbose` says
 
 import optuna
+import pyarrow as pa
+import pyarrow.parquet as pq
 import ray
 from optuna.storages import JournalStorage
-from optuna.storages.journal import JournalFileBackend
-from optuna.trial import FrozenTrial, TrialState
+from optuna.trial import TrialState
 from ray import tune
 from ray.tune.schedulers import ASHAScheduler
 from ray.tune.search.optuna import OptunaSearch
@@ -38,18 +39,28 @@ from ray.util.scheduling_strategies import PlacementGroupSchedulingStrategy
 from orchestrator import attempts, failures, tuned
 from orchestrator.jobs import Outcome
 from orchestrator.steps import Step
-from orchestrator.tuning_settings import TuneJob, Tuned
-from results import schema, store
+from orchestrator.studies import (
+    DIVERGED_NLL,
+    ENDED,
+    NAME,
+    best_of,
+    is_trained,
+    looks,
+    open_journal,
+    opening,
+    take_up,
+    trial_rows,
+)
+from orchestrator.tuning_settings import TuneJob
+from results import files, schema
+from results.store import Store
 from workers.errors import Diverged
 from workers.settings import ProcessGroup, TrainJob
 
 METRIC, SHARE = "dev_nll", "share"
-STUDY = "study"
-DIVERGED_NLL = 1000.0
-"""Nats a token: what a trial that diverged is told to have come to, so that the search keeps away from its rate."""
 TOGETHER = 3
 """A study is done in so many rounds at least, however many workers there are: each learns from the one before."""
-ENDED = (TrialState.COMPLETE, TrialState.PRUNED)
+_COLUMNS = pa.schema([field for field in schema.TUNING if field.name not in schema.STUDY])
 
 Say = Callable[[str], None]
 
@@ -75,9 +86,14 @@ class Work:
     """What every trial of a study shares."""
 
     job: TuneJob
-    folders: Mapping[str, Path]
-    """Role -> folder of a finished step."""
+    store: Store
+    needs: tuple[tuple[str, str], ...]
+    """(kind, key) of the finished steps that a training takes."""
     bench: Bench
+
+    def folders(self) -> dict[str, Path]:
+        """Kind -> folder of the finished step, on the machine that asks."""
+        return {kind: self.store.fetch(kind, key) for kind, key in self.needs}
 
     def train_job(self, values: Mapping[str, Any]) -> TrainJob:
         """The training of a trial with these values."""
@@ -105,63 +121,15 @@ def search(work: Work, journal: Path, name: str, say: Say) -> optuna.Study:
     if left > 0:
         say(f"{name}: {left} of {job.trials} trials to go" if left < job.trials else f"{name}: {job.trials} trials")
         errors = _fit(work, study, storage, left, functools.partial(_tell, say, name, job))
-    if not any(_is_trained(trial) for trial in study.get_trials(states=ENDED)):
-        if any(trial.value is not None for trial in study.get_trials(states=ENDED)):
+    if not any(is_trained(trial) for trial in study.get_trials(states=ENDED)):
+        if study.get_trials(states=[TrialState.COMPLETE]):
             low, high = job.learning_rate
             raise Diverged(f"every trial diverged with a learning rate between {low:g} and {high:g}")
         raise RuntimeError(errors[-1] if errors else "no trial was trained to its end")
     return study
 
 
-def open_journal(path: Path) -> JournalStorage:
-    """Optuna's journal, mended: whoever holds the step is the only one to write to it.
-
-    A process that was killed may have left its lock, which others would wait half a minute for, or half a line,
-    behind which nothing could be read.
-    """
-    path.with_name(path.name + ".lock").unlink(missing_ok=True)
-    if path.exists():
-        whole = path.read_bytes().rpartition(b"\n")
-        if whole[2]:
-            path.write_bytes(whole[0] + whole[1])
-    return JournalStorage(JournalFileBackend(str(path)))
-
-
-def take_up(storage: JournalStorage, job: TuneJob) -> optuna.Study:
-    """The study as it was left, or a new one: trials that were interrupted have failed, and are to be done anew."""
-    optuna.logging.set_verbosity(optuna.logging.ERROR)
-    study = optuna.create_study(storage=storage, study_name=STUDY, direction="minimize", load_if_exists=True)
-    if not study.get_trials():
-        for values in opening(job):
-            study.enqueue_trial(values)
-    for trial in study.get_trials(states=[TrialState.RUNNING]):
-        study.tell(trial.number, state=TrialState.FAIL)
-        if trial.params:
-            study.enqueue_trial(trial.params)
-    return study
-
-
-def opening(job: TuneJob) -> list[dict[str, Any]]:
-    """Values of the first trials: the model's own rate, then a third of the trials spread evenly over the range.
-
-    TPE knows nothing before it has seen some trials, and would begin with rates drawn at random.
-    """
-    low, high = (math.log(end) for end in job.learning_rate)
-    count = max(2, job.trials // 3)
-    spread = [math.exp(low + (high - low) * (place + 0.5) / count) for place in range(count)]
-    own = [job.first] if job.first is not None and job.learning_rate[0] <= job.first <= job.learning_rate[1] else []
-    rates = [*own, *spread][: job.trials]
-    if not job.batch:
-        return [{"learning_rate": rate} for rate in rates]
-    return [
-        {"learning_rate": rate, "batch": batch}
-        for rate, batch in zip(rates, itertools.cycle(job.batch), strict=False)
-    ]
-
-
-def _fit(
-    work: Work, study: optuna.Study, storage: JournalStorage, left: int, tell: Callable[[Any], None]
-) -> list[str]:
+def _fit(work: Work, study: optuna.Study, storage: JournalStorage, left: int, tell: Callable[[Any], None]) -> list[str]:
     """Run `left` trials; returns what those that broke said."""
     job, bench = work.job, work.bench
     bundles = tune.PlacementGroupFactory([dict(bench.bundle)] * bench.workers)
@@ -176,7 +144,7 @@ def _fit(
                 reuse_actors=bench.workers == 1,  # a process that has joined a group cannot join another
             ),
             run_config=tune.RunConfig(
-                name=STUDY,
+                name=NAME,
                 storage_path=scratch,
                 failure_config=tune.FailureConfig(max_failures=bench.max_failures),
                 callbacks=[_Watch(tell)],
@@ -208,31 +176,20 @@ def _searcher(job: TuneJob, storage: JournalStorage, begun: int) -> OptunaSearch
     sampler = optuna.samplers.TPESampler(
         seed=(job.seed + begun) % 2**32, n_startup_trials=len(opening(job)), constant_liar=True
     )
-    return _Search(space=space, metric=METRIC, mode="min", sampler=sampler, study_name=STUDY, storage=storage)
+    return _Search(space=space, metric=METRIC, mode="min", sampler=sampler, study_name=NAME, storage=storage)
 
 
 def _scheduler(job: TuneJob, study: optuna.Study) -> ASHAScheduler:
     """ASHA that knows how the study's earlier trials stood at each rung."""
-    scheduler = ASHAScheduler(
-        time_attr=SHARE, metric=METRIC, mode="min", max_t=1.0, grace_period=job.grace, reduction_factor=job.reduction
-    )
+    rungs: dict[str, Any] = {"max_t": 1.0, "grace_period": job.grace, "reduction_factor": job.reduction}
+    scheduler = ASHAScheduler(time_attr=SHARE, metric=METRIC, mode="min", **rungs)
+    nobody: Any = None  # of all that a controller and a trial are, ASHA looks at the trial's id
     for trial in study.get_trials(states=ENDED):
-        earlier = SimpleNamespace(trial_id=f"earlier-{trial.number}")
-        scheduler.on_trial_add(None, earlier)
+        earlier: Any = SimpleNamespace(trial_id=f"earlier-{trial.number}")
+        scheduler.on_trial_add(nobody, earlier)
         for share, nll in looks(job, trial):
-            scheduler.on_trial_result(None, earlier, {SHARE: share, METRIC: nll})
+            scheduler.on_trial_result(nobody, earlier, {SHARE: share, METRIC: nll})
     return scheduler
-
-
-def looks(job: TuneJob, trial: FrozenTrial) -> list[tuple[float, float]]:
-    """(share of the training, dev NLL) where the trial was looked at; without the end of one that diverged."""
-    values = [value for _, value in sorted(trial.intermediate_values.items()) if value < DIVERGED_NLL]
-    return list(zip(job.shares, values, strict=False))
-
-
-def _is_trained(trial: FrozenTrial) -> bool:
-    """Whether the trial was trained to its end."""
-    return trial.state == TrialState.COMPLETE and trial.value is not None and trial.value < DIVERGED_NLL
 
 
 # ---------------------------------------------------------------- one trial, in a process of its own
@@ -247,7 +204,7 @@ def run_trial(work: Work, values: dict[str, Any]) -> None:
     group, others = _gather(work, values)
     try:
         with tempfile.TemporaryDirectory(prefix="gridlaw-trial-") as out:
-            trial(work.train_job(values), work.job.shares, _report, **work.folders, out=Path(out), group=group)
+            trial(work.train_job(values), work.job.shares, _report, **work.folders(), out=Path(out), group=group)
     except Diverged as error:
         print(error)
         tune.report({SHARE: 1.0, METRIC: DIVERGED_NLL})
@@ -270,7 +227,8 @@ def _gather(work: Work, values: dict[str, Any]) -> tuple[ProcessGroup, Sequence[
         address = f"{ray.util.get_node_ip_address()}:{probe.getsockname()[1]}"
     resources = {"num_cpus": work.bench.bundle.get("CPU", 0), "num_gpus": work.bench.bundle.get("GPU", 0)}
     placement = ray.util.get_current_placement_group()
-    others = [
+    assert placement is not None
+    others: list[Any] = [
         ray.remote(_Rank)
         .options(scheduling_strategy=PlacementGroupSchedulingStrategy(placement, rank), **resources)
         .remote(work)
@@ -294,7 +252,7 @@ class _Rank:
 
         with tempfile.TemporaryDirectory(prefix="gridlaw-trial-") as out:
             job = self._work.train_job(values)
-            trial(job, self._work.job.shares, _report, **self._work.folders, out=Path(out), group=group)
+            trial(job, self._work.job.shares, _report, **self._work.folders(), out=Path(out), group=group)
 
 
 # ---------------------------------------------------------------- telling
@@ -329,77 +287,24 @@ def _tell(say: Say, name: str, job: TuneJob, trial: Any) -> None:
     say(f"{name}: {values}: {said}")
 
 
-# ---------------------------------------------------------------- what came of it
-
-
-def best_of(study: optuna.Study) -> Tuned:
-    """The best of the trials that were trained to their end."""
-    ended = study.get_trials(states=ENDED)
-    best = min((trial for trial in ended if _is_trained(trial)), key=lambda trial: (trial.value, trial.number))
-    rates = [trial.params["learning_rate"] for trial in ended]
-    rate = best.params["learning_rate"]
-    return Tuned(
-        learning_rate=rate,
-        batch=best.params.get("batch"),
-        dev_nll=float(best.value or 0.0),
-        trials=len(ended),
-        at_end="low" if rate == min(rates) else "high" if rate == max(rates) else None,
-    )
-
-
-def trial_rows(job: TuneJob, study: optuna.Study) -> list[dict[str, Any]]:
-    """A row a trial, as in `results.schema.TUNING`, without the columns that name the study."""
-    best = best_of(study)
-    rows = []
-    for trial in study.get_trials(states=[*ENDED, TrialState.FAIL]):
-        if not trial.params:
-            continue  # begun a moment before the process was killed
-        seen = looks(job, trial)
-        rate, batch = trial.params["learning_rate"], trial.params.get("batch", job.training.batch)
-        rows.append(
-            {
-                "number": trial.number,
-                "learning_rate": rate,
-                "batch": batch,
-                "share": seen[-1][0] if seen else 0.0,
-                "dev_nll": seen[-1][1] if seen else None,
-                "shares": [share for share, _ in seen],
-                "dev_nlls": [nll for _, nll in seen],
-                "state": _state(trial),
-                "seconds": trial.duration.total_seconds() if trial.duration else None,
-                "is_own": rate == job.first,
-                "is_chosen": _is_trained(trial) and (rate, trial.params.get("batch")) == (best.learning_rate, best.batch),
-            }
-        )
-    return rows
-
-
-def _state(trial: FrozenTrial) -> str:
-    if trial.state == TrialState.FAIL:
-        return "failed"
-    if trial.state == TrialState.PRUNED:
-        return "stopped"
-    return "trained" if _is_trained(trial) else "diverged"
-
-
-def do_study(root: Path, step: Step, bench: Bench, name: str, say: Say, git_commit: str | None) -> Outcome:
+def do_study(store: Store, step: Step, bench: Bench, name: str, say: Say, git_commit: str | None) -> Outcome:
     """Do the step of a study unless it is finished; what goes wrong becomes a failed outcome."""
     began = time.monotonic()
     job = step.settings
     assert isinstance(job, TuneJob)
-    folders = {role: store.step_folder(root, role, key) for role, key in step.needs}
+    work = Work(job=job, store=store, needs=step.needs, bench=bench)
     try:
-        with store.step_work(root, step.kind, step.key) as out:
+        with store.work(step.kind, step.key, uuid4().hex) as out:
             if out is None:
                 return Outcome(key=step.key, status="cached")
             attempts.begin(out)
             try:
-                study = search(Work(job=job, folders=folders, bench=bench), out / tuned.JOURNAL, name, say)
+                study = search(work, out / tuned.JOURNAL, name, say)
             except Exception as error:
                 attempts.fail(out, error)
                 raise
-            store.write_json(out / tuned.BEST, best_of(study).model_dump(mode="json"))
-            store.write_rows(out / tuned.TRIALS, trial_rows(job, study), schema.TUNING)
+            files.write_json(out / tuned.BEST, best_of(study).model_dump(mode="json"))
+            pq.write_table(pa.Table.from_pylist(trial_rows(job, study), _COLUMNS), out / tuned.TRIALS)
             attempts.end(out)
             attempts.write_provenance(out, git_commit)
     except Exception as error:

@@ -110,6 +110,9 @@ BASELINES = pa.schema(
     ]
 )
 
+STUDY = ("grid", "study", "corpus", "corpus_hash", "identifiers", "family", "model", "n_params", "d_pairs", "epochs")
+"""Columns of `tuning` that all trials of a study share."""
+
 TUNING = pa.schema(
     [
         pa.field("grid", pa.string()),

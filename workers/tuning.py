@@ -57,8 +57,9 @@ def trial(
             if group.rank == 0:
                 report(looked_at[done], nll)
 
-    folders = {"tokenizer": tokenizer, "identifiers": identifiers, "embeddings": embeddings}
-    train(job, **folders, out=out, group=group, after_step=look)
+    train(
+        job, tokenizer=tokenizer, identifiers=identifiers, embeddings=embeddings, out=out, group=group, after_step=look
+    )
 
 
 class DevPairs:
