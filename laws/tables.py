@@ -10,7 +10,8 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from results.schema import BASELINES, LOSSES, METRICS, TRIALS
+from laws.tuning import Study, studies_of
+from results.schema import BASELINES, LOSSES, METRICS, TRIALS, TUNING
 
 NEEDED = ("trial", "corpus", "identifiers", "family", "n_params", "d_pairs", "status")
 """Without these columns a table of trials says nothing about a law."""
@@ -114,6 +115,8 @@ class Tables:
     baselines: tuple[Baseline, ...]
     duplicates: int
     """Rows left out because another one is of the same training, evaluation and budget."""
+    studies: tuple[Study, ...] = ()
+    """Of learning rates."""
 
     @property
     def failed(self) -> tuple[Trial, ...]:
@@ -138,6 +141,7 @@ def read_tables(folders: Sequence[Path]) -> Tables:
     grids = list(dict.fromkeys(grid for folder in folders for grid in grid_folders(folder)))
     trials: list[Trial] = []
     baselines: dict[tuple[str, str, str], Baseline] = {}
+    tuning: list[dict[str, Any]] = []
     for grid in grids:
         for part in sorted((grid / "trials").glob("*.parquet")):
             trials += [_trial(row, grid.name) for row in _read(part, TRIALS, NEEDED)]
@@ -145,6 +149,8 @@ def read_tables(folders: Sequence[Path]) -> Tables:
             for row in _read(part, BASELINES, ("corpus", "baseline")):
                 baseline = _baseline(row)
                 baselines[baseline.corpus, baseline.corpus_hash, baseline.baseline] = baseline
+        for part in sorted((grid / "tuning").glob("*.parquet")):
+            tuning += _read(part, TUNING, ("study", "number", "learning_rate", "state", "is_chosen"))
     if not trials:
         raise BadTable(f"{', '.join(map(str, grids))}: no trials yet")
     unique = _once(trials)
@@ -153,6 +159,7 @@ def read_tables(folders: Sequence[Path]) -> Tables:
         trials=unique,
         baselines=tuple(baselines.values()),
         duplicates=len(trials) - len(unique),
+        studies=studies_of(tuning),
     )
 
 
