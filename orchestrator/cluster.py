@@ -78,9 +78,9 @@ class RayPool:
     def __init__(
         self, store: Store, table: jobs.Jobs, resources: Resources, count: int, gpus: float, git_commit: str | None
     ) -> None:
-        self._arguments = (store, table, git_commit, _environment(resources, gpus))
+        self._arguments = (store, table, git_commit, environment(resources.cpus_per_worker, gpus))
         self._options: dict[str, Any] = {"num_cpus": resources.cpus_per_worker, "num_gpus": gpus, "max_restarts": 0}
-        size = resources.workers_per_training
+        size = resources.together
         grouped = count - count % size
         self._gangs = {
             worker: tuple(range(worker - worker % size, worker - worker % size + size))
@@ -265,16 +265,31 @@ def workers(
     Raises:
         BadInput: the machine cannot give what `resources` asks for.
     """
+    with connected(resources), pool(store, resources, steps=steps, table=table, git_commit=git_commit) as made:
+        yield made
+
+
+@contextmanager
+def connected(resources: Resources) -> Iterator[None]:
+    """Within the block Ray can be used: the cluster that RAY_ADDRESS names, else a Ray of its own here."""
     _connect(resources)
     try:
-        count, gpus = _count(resources, steps)
-        pool = RayPool(store, table, resources, count, gpus, git_commit)
-        try:
-            yield pool
-        finally:
-            pool.close()
+        yield
     finally:
         ray.shutdown()
+
+
+@contextmanager
+def pool(
+    store: Store, resources: Resources, *, steps: int, table: jobs.Jobs, git_commit: str | None
+) -> Iterator[RayPool]:
+    """A pool for about as many steps, on the Ray that is connected. Raises BadInput as `workers` does."""
+    count, gpus = _count(resources, steps)
+    made = RayPool(store, table, resources, count, gpus, git_commit)
+    try:
+        yield made
+    finally:
+        made.close()
 
 
 def _connect(resources: Resources) -> None:
@@ -321,10 +336,10 @@ def _knock(address: str) -> None:
     raise BadInput(f"RAY_ADDRESS={address}: no Ray answers there: {reason}")
 
 
-def _environment(resources: Resources, gpus: float) -> dict[str, str]:
+def environment(cpus: float, gpus: float) -> dict[str, str]:
     """Of every worker. More threads than cores slow a training down by an order of magnitude."""
     environment = {
-        "OMP_NUM_THREADS": str(max(1, int(resources.cpus_per_worker))),
+        "OMP_NUM_THREADS": str(max(1, int(cpus))),
         "TOKENIZERS_PARALLELISM": "false",
         "HF_HUB_DISABLE_PROGRESS_BARS": "1",
     }
@@ -335,7 +350,7 @@ def _count(resources: Resources, steps: int) -> tuple[int, float]:
     """How many workers, and the GPUs of each."""
     there = ray.cluster_resources()
     gpus = resources.gpus_per_worker
-    if gpus is None:
+    if gpus == "auto":
         gpus = 1.0 if there.get("GPU") else 0.0
     cores = there.get("CPU", 1)
     if resources.workers is None and _is_own():
@@ -344,14 +359,14 @@ def _count(resources: Resources, steps: int) -> tuple[int, float]:
     if gpus:
         possible = min(possible, int(there.get("GPU", 0) / gpus + 1e-9))
     if resources.workers is None:
-        together = resources.workers_per_training
+        together = resources.together
         count = min(possible, int(there.get("memory", MEMORY_PER_WORKER) / MEMORY_PER_WORKER), max(steps, together))
         count = max(1, count)
     else:
         count = resources.workers
     if count > possible:
         raise BadInput(f"resources.workers: {count} need more than there is: {possible} can run at once")
-    if count < resources.workers_per_training:
-        together = resources.workers_per_training
+    if count < resources.together:
+        together = resources.together
         raise BadInput(f"resources.workers_per_training: {together} is more than the {count} workers there can be")
     return count, gpus

@@ -30,13 +30,13 @@ class Plan:
     finished: frozenset[str]
     summary: dict[str, Any] | None
     """Of the corpus; None where it would have to be fetched first."""
+    goals: frozenset[str] | None = None
+    """Steps that are wanted; those that rows are made of where left out."""
 
     @cached_property
     def new(self) -> tuple[Step, ...]:
-        """Steps to run, in order: those that rows are made of, and what these need, unless they are finished."""
-        wanted = {self.graph.baselines}
-        for trial in self.graph.trials:
-            wanted |= {trial.train, trial.score, trial.search}
+        """Steps to run, in order: those that are wanted, and what these need, unless they are finished."""
+        wanted = set(self.graph.outcomes if self.goals is None else self.goals)
         for key in reversed(self.graph.steps):
             if key in wanted and key not in self.finished:
                 wanted.update(needed for _, needed in self.graph.steps[key].needs)

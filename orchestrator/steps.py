@@ -5,6 +5,7 @@ evaluation depends on its training and never the other way round.
 """
 
 import hashlib
+import itertools
 import json
 from collections import Counter
 from collections.abc import Mapping
@@ -101,6 +102,12 @@ class Graph:
     tunes: dict[str, str] = field(default_factory=dict)
     """Training -> the study that its learning rate is from, of trainings whose rate is tuned."""
 
+    @property
+    def outcomes(self) -> frozenset[str]:
+        """Steps that rows are made of."""
+        own = ((trial.train, trial.score, trial.search) for trial in self.trials)
+        return frozenset((self.baselines, *itertools.chain.from_iterable(own)))
+
     def count(self) -> Counter[str]:
         """Steps by kind."""
         return Counter(step.kind for step in self.steps.values())
@@ -121,8 +128,7 @@ def _decisive(settings: Settings) -> dict[str, Any]:
     """Settings as plain values, with those that no result depends on put to their defaults."""
     values = settings.model_dump(mode="json")
     if isinstance(settings, TrainJob | TuneJob):
-        for name in ("log_every", "checkpoint_every"):
-            values["training"][name] = TrainingSettings.model_fields[name].default
+        values["training"] = _decisive_training(settings.training)
         values["model"]["pretrained"] = origin(values["model"]["pretrained"])
     elif isinstance(settings, TokenizerJob):
         values["pretrained"] = origin(values["pretrained"])
@@ -135,6 +141,17 @@ def _decisive(settings: Settings) -> dict[str, Any]:
         values["name"] = None  # a label: rows take it from the grid
         if values["source"] in ("jsonl", "beir") or (isinstance(settings, HfCorpus) and Path(settings.path).is_dir()):
             values["path"] = ""  # known by its fingerprint, wherever it lies
+    return values
+
+
+def _decisive_training(training: TrainingSettings) -> dict[str, Any]:
+    """What `auto` may choose depends on the machine, and a result does not: it counts as what needs no choice."""
+    values = training.model_dump(mode="json")
+    for name in ("log_every", "checkpoint_every"):
+        values[name] = TrainingSettings.model_fields[name].default
+    values["zero_stage"] = training.stage
+    if training.offloaded == "none":
+        del values["offload"]  # the key of trainings from before there was a choice
     return values
 
 
@@ -158,11 +175,12 @@ def recipe_of(graph: "Graph", trial: "Trial") -> str:
     tokens = graph.steps[dict(step.needs)["tokenizer"]].settings
     assert isinstance(step.settings, TrainJob)
     assert isinstance(tokens, TokenizerJob)
+    training = _decisive_training(step.settings.training)
+    for name in ("learning_rate", "log_every", "checkpoint_every"):
+        del training[name]
     settings: dict[str, Any] = {
         "tokenizer": tokens.tokenizer.model_dump(mode="json") if tokens.tokenizer else None,
-        "training": step.settings.training.model_dump(
-            mode="json", exclude={"learning_rate", "log_every", "checkpoint_every"}
-        ),
+        "training": training,
         "workers_per_training": step.workers,
     }
     study = graph.steps[graph.tunes[trial.train]].settings if trial.train in graph.tunes else None
@@ -269,7 +287,7 @@ class _Builder:
 
     def _together(self) -> dict[str, int]:
         """Sums over another number of workers round differently, and a checkpoint is split by them."""
-        workers = self.grid.resources.workers_per_training
+        workers = self.grid.resources.together
         return {"together": workers, "workers": workers} if workers > 1 else {}
 
     def evaluations(

@@ -5,15 +5,15 @@ import shlex
 import subprocess
 import sys
 from collections import defaultdict
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from contextlib import AbstractContextManager, ExitStack, nullcontext
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal
 
 from rich.console import Console
 
-from orchestrator import attempts, console, failures, jobs, plan, rows, scheduler, status, tracking
+from orchestrator import attempts, console, failures, jobs, plan, rows, scheduler, status, tracking, tuned
 from orchestrator.estimates import costs, ranks
 from orchestrator.grid import Loaded, load
 from orchestrator.jobs import Outcome
@@ -73,7 +73,57 @@ def _carry_out(request: Request, loaded: Loaded, table: jobs.Jobs) -> int:
     )
     if request.mode == "plan":
         return _show_plan(made, request.json)
-    return run(made, out, table)
+    undone = [step for step in tuned.studies(made.graph) if step.key not in made.finished]
+    failed = tune(made, undone, out, table) if undone else {}
+    if failed.keys() != {step.key for step in undone}:
+        made = plan.make_plan(loaded, store, fetch=True, table=table)  # with what the studies have found
+    return run(made, out, table, failed)
+
+
+def tune(made: plan.Plan, studies: Sequence[Step], out: Console, table: jobs.Jobs) -> dict[str, Outcome]:
+    """Do the studies, and before them the steps that they need; returns those that failed.
+
+    The sweep's own steps come after: what a training is depends on what its study has found.
+    """
+    from orchestrator import cluster, tuning
+
+    commit, resources = git_commit(), made.loaded.grid.resources
+    prepare = replace(made, goals=frozenset(key for step in studies for _, key in step.needs) - made.finished)
+    broken: dict[str, Outcome] = {}
+    with cluster.connected(resources):
+        bench = tuning.bench_of(resources)
+        if prepare.new:
+            with cluster.pool(made.store, resources, steps=len(prepare.new), table=table, git_commit=commit) as pool:
+                broken = _prepare(prepare, out, pool)
+        failed = {key: one for key, one in tuned.blocked(studies, broken).items() if key not in broken}
+        for number, step in enumerate(studies, start=1):
+            if step.key not in failed:
+                name = f"[{number}/{len(studies)}] {console.describe(made.graph, step)}"
+                outcome = tuning.do_study(made.store, step, bench, name, out.print, commit)
+                if outcome.status == "failed":
+                    failed[step.key] = outcome
+    return failed
+
+
+def _prepare(made: plan.Plan, out: Console, pool: scheduler.Pool) -> dict[str, Outcome]:
+    """Run the plan's steps, which are no trial's own; returns those that failed."""
+    failed: dict[str, Outcome] = {}
+    cost = costs(made.graph, made.summary)
+    with console.make_view(made, cost, out) as view:
+
+        def ended(step: Step, outcome: Outcome) -> None:
+            if outcome.status == "failed":
+                failed[step.key] = outcome
+            view.ended(step, outcome)
+
+        queue = scheduler.Scheduler(
+            steps={step.key: step for step in made.new},
+            finished=(),
+            priority=ranks(made.graph, cost),
+            max_attempts=made.loaded.grid.resources.max_attempts,
+        )
+        scheduler.drive(queue, pool, started=view.started, ended=ended, retried=view.retried, tick=view.tick)
+    return failed
 
 
 def _show_status(loaded: Loaded, store: Store, as_json: bool) -> int:
@@ -93,8 +143,8 @@ def _show_plan(made: plan.Plan, as_json: bool) -> int:
     return 0
 
 
-def run(made: plan.Plan, out: Console, table: jobs.Jobs = jobs.WORKER_JOBS) -> int:
-    """Run the plan to its end; 0 where every trial is done, else 1."""
+def run(made: plan.Plan, out: Console, table: jobs.Jobs, failed: Mapping[str, Outcome]) -> int:
+    """Run the plan to its end; 0 where every trial is done, else 1. `failed`: studies whose trainings cannot be."""
     grid, commit = made.loaded.grid, git_commit()
     cost = costs(made.graph, made.summary)
     with _workers(made, table, commit) as pool:  # first, because it may find that the machine cannot do it
@@ -107,7 +157,7 @@ def run(made: plan.Plan, out: Console, table: jobs.Jobs = jobs.WORKER_JOBS) -> i
             sweep = _Sweep(plan=made, view=view, tracker=tracker, commit=commit)
             sweep.write_finished()
             if pool is not None:
-                _run_steps(made, sweep, cost, pool)
+                _run_steps(made, sweep, cost, pool, tuned.blocked(made.new, failed))
     if sweep.removed:
         out.print(f"{sweep.removed} rows of the same trials under earlier settings were replaced")
     if tracker.report():
@@ -127,8 +177,13 @@ def _workers(
     return workers(made.store, made.loaded.grid.resources, steps=len(made.new), table=table, git_commit=commit)
 
 
-def _run_steps(made: plan.Plan, sweep: "_Sweep", cost: dict[str, float], pool: scheduler.Pool) -> None:
-    steps = {step.key: step for step in made.new}
+def _run_steps(
+    made: plan.Plan, sweep: "_Sweep", cost: dict[str, float], pool: scheduler.Pool, blocked: Mapping[str, Outcome]
+) -> None:
+    for step in made.new:
+        if step.key in blocked:
+            sweep.ended(step, blocked[step.key])
+    steps = {step.key: step for step in made.new if step.key not in blocked}
     attempts_each = made.loaded.grid.resources.max_attempts
     queue = scheduler.Scheduler(steps=steps, finished=(), priority=ranks(made.graph, cost), max_attempts=attempts_each)
     scheduler.drive(
@@ -167,6 +222,9 @@ class _Sweep:
         """Write what finished steps allow and the grid's folder lacks."""
         if self.plan.graph.baselines in self.plan.finished:
             self._write_baselines()
+        for step in tuned.studies(self.plan.graph):
+            if step.key in self.plan.finished:
+                tuned.write_table(self._store, self._grid, self.plan.graph, step.key)
         for trial in self.plan.graph.trials:
             if trial.train in self.plan.finished:
                 rows.write_curve(self._store, self._grid, trial.train)

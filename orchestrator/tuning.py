@@ -37,7 +37,9 @@ from ray.tune.search.optuna import OptunaSearch
 from ray.util.scheduling_strategies import PlacementGroupSchedulingStrategy
 
 from orchestrator import attempts, failures, tuned
+from orchestrator.cluster import environment
 from orchestrator.jobs import Outcome
+from orchestrator.resources import Resources
 from orchestrator.steps import Step
 from orchestrator.studies import (
     DIVERGED_NLL,
@@ -54,7 +56,7 @@ from orchestrator.studies import (
 from orchestrator.tuning_settings import TuneJob
 from results import files, schema
 from results.store import Store
-from workers.errors import Diverged
+from workers.errors import BadInput, Diverged
 from workers.settings import ProcessGroup, TrainJob
 
 METRIC, SHARE = "dev_nll", "share"
@@ -311,3 +313,24 @@ def do_study(store: Store, step: Step, bench: Bench, name: str, say: Say, git_co
         kind, line = failures.classify(error), failures.one_line(error)
         return Outcome(key=step.key, status="failed", kind=kind, error=line, seconds=time.monotonic() - began)
     return Outcome(key=step.key, status="done", seconds=time.monotonic() - began)
+
+
+def bench_of(resources: Resources) -> Bench:
+    """What the connected Ray gives the trials of one study."""
+    there, together = ray.cluster_resources(), resources.together
+    gpus = resources.gpus_per_worker
+    if gpus == "auto":
+        gpus = 1.0 if there.get("GPU") else 0.0
+    cpus = resources.cpus_per_worker
+    rooms = [there.get("CPU", 1) / cpus, *([there.get("GPU", 0) / gpus] if gpus else [])]
+    workers = min(int(min(rooms) + 1e-9), resources.workers or 2**31)
+    if workers < together:
+        message = f"{together} is more than the {workers} workers there can be"
+        raise BadInput(f"resources.workers_per_training: {message}")
+    return Bench(
+        bundle={"CPU": cpus, **({"GPU": gpus} if gpus else {})},
+        workers=together,
+        slots=workers // together,
+        environment=environment(cpus, gpus),
+        max_failures=resources.max_attempts - 1,
+    )

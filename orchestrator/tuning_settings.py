@@ -29,7 +29,7 @@ class TuningSettings(Settings):
     """D of every trial: a small one, because the best rate is found again and again on it."""
     trials: Trials = 12
     """Of each study, stopped ones included."""
-    learning_rate: tuple[Positive, Positive] = (1e-4, 3e-2)
+    learning_rate: tuple[Positive, Positive] = (1e-4, 1e-1)
     """The range that is searched, evenly in the logarithm."""
     batch: tuple[Count, ...] | None = None
     """Batches to choose from; the grid's `training.batch` where left out."""
@@ -39,9 +39,10 @@ class TuningSettings(Settings):
     """Passes over the pairs; the grid's `training.epochs` where left out."""
     metric: Literal["dev_nll"] = "dev_nll"
     """Mean NLL of a token of the dev queries' identifiers."""
-    grace: Grace = 0.25
-    """Share of a training before which none is stopped; 1 stops none."""
-    reduction: Reduction = 3
+    grace: Grace = 0.5
+    """Share of a training before which none is stopped; 1 stops none. Early on, while the rate has hardly fallen,
+    smaller rates look better than they will be, so a small share stops the wrong ones."""
+    reduction: Reduction = 2
     """One in so many goes on where trials are compared: at `grace`, `grace * reduction` and so on."""
     seed: Seed = 0
     """Of the trainings and of the search."""
