@@ -19,7 +19,8 @@ from results.store import Store
 from workers.settings import ProcessGroup
 
 Jobs = Mapping[str, str]
-"""Step kind -> `module:function`, called as `function(settings, **needs, out=folder)`."""
+"""Step kind -> `module:function`, called as `function(settings, **needs, out=folder)`; a study's is called for each of
+its trials, as `function(settings, shares, report, **needs, out=folder, group=group)`."""
 
 WORKER_JOBS: Jobs = {
     "corpus": "workers.corpus:prepare",
@@ -27,6 +28,7 @@ WORKER_JOBS: Jobs = {
     "embeddings": "workers.embeddings:prepare",
     "identifiers": "workers.identifiers:prepare",
     "baselines": "workers.baselines:prepare",
+    "tune": "workers.tuning:trial",
     "train": "workers.training:train",
     "score": "workers.evaluation:score",
     "search": "workers.evaluation:search",
@@ -148,8 +150,14 @@ def _follow(store: Store, step: Step, owner: str, jobs: Jobs, place: Place, capt
     return False
 
 
-def _call(store: Store, step: Step, jobs: Jobs, out: Path, group: ProcessGroup | None) -> None:
-    module, _, name = jobs[step.kind].partition(":")
+def function_of(kind: str, jobs: Jobs) -> Callable[..., None]:
+    """What does steps of a kind; imported only now."""
+    module, _, name = jobs[kind].partition(":")
     function: Callable[..., None] = getattr(import_module(module), name)
+    return function
+
+
+def _call(store: Store, step: Step, jobs: Jobs, out: Path, group: ProcessGroup | None) -> None:
+    function = function_of(step.kind, jobs)
     needs: dict[str, Any] = {role: store.fetch(role, key) for role, key in step.needs}
     function(step.settings, **needs, out=out, **({"group": group} if group else {}))

@@ -56,9 +56,11 @@ def opening(job: TuneJob) -> list[dict[str, Any]]:
     """
     low, high = (math.log(end) for end in job.learning_rate)
     count = max(2, job.trials // 3)
-    spread = [math.exp(low + (high - low) * (place + 0.5) / count) for place in range(count)]
+    gap = (high - low) / count
+    spread = [math.exp(low + gap * (place + 0.5)) for place in range(count)]
     own = [job.first] if job.first is not None and job.learning_rate[0] <= job.first <= job.learning_rate[1] else []
-    rates = [*own, *spread][: job.trials]
+    apart = [rate for rate in spread if all(abs(math.log(rate / one)) > gap / 4 for one in own)]
+    rates = [*own, *apart][: job.trials]
     if not job.batch:
         return [{"learning_rate": rate} for rate in rates]
     return [

@@ -75,7 +75,7 @@ def _carry_out(request: Request, loaded: Loaded, table: jobs.Jobs) -> int:
         return _show_plan(made, request.json)
     undone = [step for step in tuned.studies(made.graph) if step.key not in made.finished]
     failed = tune(made, undone, out, table) if undone else {}
-    if failed.keys() != {step.key for step in undone}:
+    if undone:
         made = plan.make_plan(loaded, store, fetch=True, table=table)  # with what the studies have found
     return run(made, out, table, failed)
 
@@ -90,8 +90,12 @@ def tune(made: plan.Plan, studies: Sequence[Step], out: Console, table: jobs.Job
     commit, resources = git_commit(), made.loaded.grid.resources
     prepare = replace(made, goals=frozenset(key for step in studies for _, key in step.needs) - made.finished)
     broken: dict[str, Outcome] = {}
+
+    def say(line: str) -> None:
+        out.print(line, soft_wrap=True)
+
     with cluster.connected(resources):
-        bench = tuning.bench_of(resources)
+        bench = tuning.bench_of(resources, table)
         if prepare.new:
             with cluster.pool(made.store, resources, steps=len(prepare.new), table=table, git_commit=commit) as pool:
                 broken = _prepare(prepare, out, pool)
@@ -99,7 +103,7 @@ def tune(made: plan.Plan, studies: Sequence[Step], out: Console, table: jobs.Job
         for number, step in enumerate(studies, start=1):
             if step.key not in failed:
                 name = f"[{number}/{len(studies)}] {console.describe(made.graph, step)}"
-                outcome = tuning.do_study(made.store, step, bench, name, out.print, commit)
+                outcome = tuning.do_study(made.store, step, bench, name, say, commit)
                 if outcome.status == "failed":
                     failed[step.key] = outcome
     return failed

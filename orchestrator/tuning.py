@@ -38,7 +38,7 @@ from ray.util.scheduling_strategies import PlacementGroupSchedulingStrategy
 
 from orchestrator import attempts, failures, tuned
 from orchestrator.cluster import environment
-from orchestrator.jobs import Outcome
+from orchestrator.jobs import Jobs, Outcome, function_of
 from orchestrator.resources import Resources
 from orchestrator.steps import Step
 from orchestrator.studies import (
@@ -81,6 +81,7 @@ class Bench:
     """Of every worker, set before torch is imported."""
     max_failures: int
     """How often a trial whose worker dies is begun anew."""
+    table: Jobs
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -166,6 +167,8 @@ class _Search(OptunaSearch):
     """Tells Optuna which trials were stopped early; else the loss that one had half-way would pass for its result."""
 
     def on_trial_complete(self, trial_id: str, result: dict[str, Any] | None = None, error: bool = False) -> None:
+        if result is not None:
+            self.on_trial_result(trial_id, result)  # Tune tells of the last one only here
         stopped = result is not None and result.get(SHARE, 0.0) < 1.0
         super().on_trial_complete(trial_id, None if stopped else result, error)
 
@@ -200,8 +203,7 @@ def _scheduler(job: TuneJob, study: optuna.Study) -> ASHAScheduler:
 def run_trial(work: Work, values: dict[str, Any]) -> None:
     """What Tune calls in a trial's process, with the learning rate (and batch) to try. Rank 0 of those together."""
     os.environ.update(work.bench.environment)
-    from workers.tuning import trial  # torch: the driver needs none
-
+    trial = function_of("tune", work.bench.table)
     gc.collect()  # the engine of a trial that was stopped in this process
     group, others = _gather(work, values)
     try:
@@ -250,8 +252,7 @@ class _Rank:
 
     def run(self, values: dict[str, Any], group: ProcessGroup) -> None:
         """Until the end of the training, or of this process."""
-        from workers.tuning import trial
-
+        trial = function_of("tune", self._work.bench.table)
         with tempfile.TemporaryDirectory(prefix="gridlaw-trial-") as out:
             job = self._work.train_job(values)
             trial(job, self._work.job.shares, _report, **self._work.folders(), out=Path(out), group=group)
@@ -265,6 +266,10 @@ class _Watch(tune.Callback):
 
     def __init__(self, tell: Callable[[Any], None]) -> None:
         self._tell = tell
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Tune keeps a copy of all that it was given, but asks only this object; a console cannot be copied."""
+        return {}
 
     def on_trial_complete(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
         """Tune's name for a trial that ended well or was stopped."""
@@ -315,7 +320,7 @@ def do_study(store: Store, step: Step, bench: Bench, name: str, say: Say, git_co
     return Outcome(key=step.key, status="done", seconds=time.monotonic() - began)
 
 
-def bench_of(resources: Resources) -> Bench:
+def bench_of(resources: Resources, table: Jobs) -> Bench:
     """What the connected Ray gives the trials of one study."""
     there, together = ray.cluster_resources(), resources.together
     gpus = resources.gpus_per_worker
@@ -333,4 +338,5 @@ def bench_of(resources: Resources) -> Bench:
         slots=workers // together,
         environment=environment(cpus, gpus),
         max_failures=resources.max_attempts - 1,
+        table=table,
     )
