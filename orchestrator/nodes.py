@@ -34,6 +34,8 @@ class Demand:
     """Of each worker: a half, a quarter or an eighth of one, or a whole number."""
     memory: int = 0
     """Bytes of RAM of each worker."""
+    gpu_bytes: int = 0
+    """What each GPU that it takes, or takes a part of, must have in all: a node with smaller ones cannot do it."""
     zero_stage: int = 0
     offload: Offload = "none"
     micro_batch: int | None = None

@@ -5,8 +5,8 @@ import shlex
 import subprocess
 import sys
 from collections import defaultdict
-from collections.abc import Iterable, Mapping, Sequence
-from contextlib import AbstractContextManager, ExitStack, nullcontext
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from contextlib import AbstractContextManager, ExitStack, nullcontext, suppress
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal
@@ -19,7 +19,7 @@ from orchestrator.grid import Loaded, load
 from orchestrator.jobs import Outcome
 from orchestrator.steps import Step, Trial
 from results import schema, tables
-from results.errors import BadAddress
+from results.errors import BadAddress, TornFile
 from results.store import Store, open_store
 from workers.errors import BadInput
 
@@ -156,7 +156,9 @@ def run(made: plan.Plan, out: Console, table: jobs.Jobs, failed: Mapping[str, Ou
         trials, steps, new = len(made.graph.trials), len(made.graph.steps), len(made.new)
         out.print(f"{grid.name}: {trials:,} trials, {steps:,} steps, {new:,} of them new", soft_wrap=True)
         with ExitStack() as stack:
-            tracker = stack.enter_context(tracking.Tracker(grid.tracking, made.store, grid.name))
+            tracker = stack.enter_context(
+                tracking.Tracker(grid.tracking, made.store, grid.name, _reader_of_trainings(made))
+            )
             view = stack.enter_context(console.make_view(made, cost, out))
             sweep = _Sweep(plan=made, view=view, tracker=tracker, commit=commit)
             sweep.write_finished()
@@ -191,7 +193,7 @@ def _run_steps(
     attempts_each = made.loaded.grid.resources.max_attempts
     queue = scheduler.Scheduler(steps=steps, finished=(), priority=ranks(made.graph, cost), max_attempts=attempts_each)
     scheduler.drive(
-        queue, pool, started=sweep.view.started, ended=sweep.ended, retried=sweep.view.retried, tick=sweep.view.tick
+        queue, pool, started=sweep.started, ended=sweep.ended, retried=sweep.view.retried, tick=sweep.view.tick
     )
 
 
@@ -235,6 +237,12 @@ class _Sweep:
             if not self._open[trial.trial]:
                 self._close(trial)
 
+    def started(self, step: Step, workers: tuple[int, ...]) -> None:
+        """Take in that workers have begun a step."""
+        self.view.started(step, workers)
+        if step.kind == "train":
+            self.tracker.began(step.key)
+
     def ended(self, step: Step, outcome: Outcome) -> None:
         """Take in a step that has ended for good."""
         if outcome.status == "failed":
@@ -264,25 +272,24 @@ class _Sweep:
             self.removed += rows.remove_superseded(self._store, self._grid, self._superseded[trial.label], trial)
         self._waiting[trial.train] -= 1
         if not self._waiting[trial.train]:
-            self._track(trial.train)
+            self.tracker.ended(trial.train, [other.trial for other in self._trials_of[trial.train]])
 
-    def _track(self, train: str) -> None:
-        """All trials of a training have their rows."""
-        trials = self._trials_of[train]
-        if self.tracker.wants(train, [trial.trial for trial in trials]):
-            its_rows = read_rows(self._store, self._grid, trials)
-            config = {name: its_rows[0].get(name) for name in tracking.CONFIG}
-            settings = self.plan.graph.steps[train].settings.model_dump(mode="json")
-            first = trials[0]
-            training = tracking.Training(
-                key=train,
-                name=f"{first.corpus} {first.identifiers} {first.model} d{first.pairs} s{first.seed}",
-                config=config | {"settings": settings},
-                curve=rows.read_curve(self._store, train),
-                rows=its_rows,
-                tags=(first.corpus, first.identifiers, first.family, first.model),
-            )
-            self.tracker.put(training)
+
+def _reader_of_trainings(made: plan.Plan) -> Callable[[str], tracking.Training]:
+    """What tracking reads of a training, by its key."""
+    sharing: dict[str, list[Trial]] = defaultdict(list)
+    for trial in made.graph.trials:
+        sharing[trial.train].append(trial)
+    grid = made.loaded.grid.name
+
+    def read(train: str) -> tracking.Training:
+        found: list[dict[str, Any]] = []
+        for trial in sharing[train]:
+            with suppress(FileNotFoundError, TornFile):  # it has not ended yet
+                found += read_rows(made.store, grid, [trial])
+        return tracking.describe(made.graph, sharing[train], rows.read_curve(made.store, train), found)
+
+    return read
 
 
 def read_rows(store: Store, grid: str, trials: Iterable[Trial]) -> list[dict[str, Any]]:

@@ -6,7 +6,6 @@ begin anew what was running and know nothing of what the journal has.
 """
 
 import functools
-import gc
 import math
 import os
 import socket
@@ -204,7 +203,6 @@ def run_trial(work: Work, values: dict[str, Any]) -> None:
     """What Tune calls in a trial's process, with the learning rate (and batch) to try. Rank 0 of those together."""
     os.environ.update(work.bench.environment)
     trial = function_of("tune", work.bench.table)
-    gc.collect()  # the engine of a trial that was stopped in this process
     group, others = _gather(work, values)
     try:
         with tempfile.TemporaryDirectory(prefix="gridlaw-trial-") as out:
