@@ -9,6 +9,7 @@ import yaml
 from pydantic import Field, ValidationError
 from pydantic_core import ErrorDetails
 
+from orchestrator.resources import Machines, Resources
 from orchestrator.source import Place, Source, read_source, suggestion
 from workers import settings as words
 from workers.corpus import settings as corpus_words
@@ -45,20 +46,6 @@ class DataSettings(Settings):
     """D: training pairs (query, identifier). A smaller D is the first part of a larger one."""
     seed: Seed = 0
     """Of the order of the pairs and of the choice of identifiers."""
-
-
-class Resources(Settings):
-    """What the sweep may use."""
-
-    workers: Count | None = None
-    """Worker processes; one a GPU where there are GPUs, else one a core, where left out."""
-    cpus_per_worker: Annotated[float, Field(strict=True, gt=0, allow_inf_nan=False)] = 1
-    gpus_per_worker: Annotated[float, Field(strict=True, ge=0, allow_inf_nan=False)] | None = None
-    """GPUs of one worker, or a fraction of one; 1 where there are GPUs, else 0, where left out."""
-    workers_per_training: Count = 1
-    """Workers that train one model together (data parallel, ZeRO). Part of a training's key."""
-    max_attempts: Count = 3
-    """Of a step that fails for a reason that may pass."""
 
 
 class Tracking(Settings):
@@ -201,7 +188,7 @@ def _short(value: object) -> str:
 
 def _known_keys() -> list[str]:
     """Every key of every block, for suggestions."""
-    blocks: list[type[Settings]] = [Grid, DataSettings, Resources, Tracking]
+    blocks: list[type[Settings]] = [Grid, DataSettings, Resources, Machines, Tracking]
     known = [*vars(words).values(), *vars(corpus_words).values()]
     blocks += [item for item in known if isinstance(item, type) and issubclass(item, Settings)]
     return sorted({key for block in blocks for key in block.model_fields})
@@ -229,7 +216,7 @@ def _check_models(grid: Grid, source: Source) -> None:
 
 def _check_batch(grid: Grid, source: Source) -> None:
     """The global batch must be cut evenly over the workers of a training and their micro-batches."""
-    batch, workers = grid.training.batch, grid.resources.workers_per_training
+    batch, workers = grid.training.batch, grid.resources.together
     micro = grid.training.micro_batch or 1
     if batch % (workers * micro):
         message = f"{batch} pairs cannot be cut into micro-batches of {micro} on {workers} worker(s)"
@@ -238,7 +225,7 @@ def _check_batch(grid: Grid, source: Source) -> None:
 
 def _check_together(grid: Grid, source: Source) -> None:
     """Those who train together must be there."""
-    together, workers = grid.resources.workers_per_training, grid.resources.workers
+    together, workers = grid.resources.together, grid.resources.workers
     if workers is not None and together > workers:
         message = f"{together} is more than resources.workers, which is {workers}"
         raise source.error(("resources", "workers_per_training"), message)
@@ -385,4 +372,4 @@ def _find(value: str, source: Source, place: Place) -> Path | None:
         raise source.error(place, f"cannot be looked up: {reason}: {_short(value)}") from None
 
 
-__all__ = ["BadInput", "DataSettings", "Grid", "Loaded", "Resources", "Tracking", "load"]
+__all__ = ["BadInput", "DataSettings", "Grid", "Loaded", "Machines", "Resources", "Tracking", "load"]

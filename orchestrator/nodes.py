@@ -1,9 +1,8 @@
 """Machines and what steps take of them. Plain arithmetic: nothing here knows Ray."""
 
 from dataclasses import dataclass
-from typing import Literal
 
-Offload = Literal["none", "optimizer", "parameters"]
+from workers.settings import Offload
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -29,6 +29,9 @@ TRAIN_COLUMNS = (
     "learning_rate",
     "zero_stage",
     "workers",
+    "offload",
+    "micro_batch",
+    "accumulation",
     "train_flops",
     "train_seconds",
 )

@@ -25,6 +25,7 @@ LISTS: tuple[tuple[str, ...], ...] = (
     ("inference",),
     ("seeds",),
     ("data", "pairs"),
+    ("resources", "cluster"),
     ("corpus", "packages"),
     ("identifiers", "*", "pairs"),
     ("identifiers", "*", "only", "models"),

@@ -116,8 +116,7 @@ def _decisive(settings: Settings) -> dict[str, Any]:
     """Settings as plain values, with those that no result depends on put to their defaults."""
     values = settings.model_dump(mode="json")
     if isinstance(settings, TrainJob):
-        for name in ("log_every", "checkpoint_every"):
-            values["training"][name] = TrainingSettings.model_fields[name].default
+        values["training"] = _decisive_training(settings.training)
         values["model"]["pretrained"] = origin(values["model"]["pretrained"])
     elif isinstance(settings, TokenizerJob):
         values["pretrained"] = origin(values["pretrained"])
@@ -130,6 +129,17 @@ def _decisive(settings: Settings) -> dict[str, Any]:
         values["name"] = None  # a label: rows take it from the grid
         if values["source"] in ("jsonl", "beir") or (isinstance(settings, HfCorpus) and Path(settings.path).is_dir()):
             values["path"] = ""  # known by its fingerprint, wherever it lies
+    return values
+
+
+def _decisive_training(training: TrainingSettings) -> dict[str, Any]:
+    """What `auto` may choose depends on the machine, and a result does not: it counts as what needs no choice."""
+    values = training.model_dump(mode="json")
+    for name in ("log_every", "checkpoint_every"):
+        values[name] = TrainingSettings.model_fields[name].default
+    values["zero_stage"] = training.stage
+    if training.offloaded == "none":
+        del values["offload"]  # the key of trainings from before there was a choice
     return values
 
 
@@ -152,11 +162,12 @@ def recipe_of(graph: "Graph", trial: "Trial") -> str:
     tokens = graph.steps[dict(step.needs)["tokenizer"]].settings
     assert isinstance(step.settings, TrainJob)
     assert isinstance(tokens, TokenizerJob)
+    training = _decisive_training(step.settings.training)
+    for name in ("learning_rate", "log_every", "checkpoint_every"):
+        del training[name]
     settings = {
         "tokenizer": tokens.tokenizer.model_dump(mode="json") if tokens.tokenizer else None,
-        "training": step.settings.training.model_dump(
-            mode="json", exclude={"learning_rate", "log_every", "checkpoint_every"}
-        ),
+        "training": training,
         "workers_per_training": step.workers,
     }
     return hashlib.sha256(canonical(settings).encode()).hexdigest()[:12]
@@ -226,7 +237,7 @@ class _Builder:
             pairs=pairs,
             seed=seed,
         )
-        workers = self.grid.resources.workers_per_training
+        workers = self.grid.resources.together
         # Sums over another number of workers round differently, and a checkpoint is split by them.
         return self.add("train", job, needs, workers, **({"workers": workers} if workers > 1 else {}))
 

@@ -39,6 +39,9 @@ TRIALS = pa.schema(
         pa.field("learning_rate", pa.float64()),
         pa.field("zero_stage", pa.int64()),
         pa.field("workers", pa.int64()),
+        pa.field("offload", pa.string()),  # what was kept in RAM in place of the GPU: none | optimizer | parameters
+        pa.field("micro_batch", pa.int64()),  # pairs a forward pass of one worker
+        pa.field("accumulation", pa.int64()),  # forward passes of one worker an optimizer step
         pa.field("recipe", pa.string()),  # hash of tokenizer and training settings but the learning rate
         pa.field("beams", pa.int64()),  # null where identifiers were sampled
         pa.field("max_new_tokens", pa.int64()),

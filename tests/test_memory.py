@@ -7,10 +7,11 @@ import numpy as np
 import pytest
 import torch
 
-from workers.memory import CPU_LIMIT, SearchMemory, peak_bytes, reuse_freed_memory, search_limit, start_peak
+from workers.memory import CPU_LIMIT, peak_bytes, reuse_freed_memory, search_limit, start_peak
 from workers.models.build import build, shape_of
 from workers.models.sessions import open_session
 from workers.ragged import Ragged
+from workers.search_memory import SearchMemory
 from workers.settings import ModelSettings
 
 

@@ -18,11 +18,12 @@ from transformers import PreTrainedModel
 
 from workers.errors import BadInput, Diverged
 from workers.identifiers.sets import IdentifierSet, Pairs
-from workers.memory import SearchMemory, search_limit
+from workers.memory import search_limit
 from workers.models.build import shape_of
 from workers.models.likelihood import first_alike, identifier_log_probs
 from workers.models.sessions import open_session
 from workers.ragged import Ragged
+from workers.search_memory import SearchMemory
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -131,6 +132,7 @@ def candidate_log_probs(
         prompt=int(prompt.max(initial=1)),
         new_tokens=longest_target,
         value_bytes=model.dtype.itemsize,
+        device=model.device.type,
         kept_values=0,
     )
     limit = search_limit()

@@ -18,6 +18,7 @@ from results.files import read_json, sync, write_json
 from workers.device import on_gpu
 from workers.errors import Diverged
 from workers.settings import ProcessGroup, TrainingSettings
+from workers.training_memory import BUCKET, LIVE, SUB_GROUP, even
 
 _ON_GPU = on_gpu()
 if not _ON_GPU:
@@ -26,6 +27,7 @@ if not _ON_GPU:
 import deepspeed  # noqa: E402
 import deepspeed.ops  # noqa: E402
 import torch.distributed as distributed  # noqa: E402
+from deepspeed.accelerator import get_accelerator  # noqa: E402
 
 deepspeed.utils.logger.setLevel(logging.ERROR)
 
@@ -80,16 +82,53 @@ def make_engine(
         "train_batch_size": settings.batch,
         "train_micro_batch_size_per_gpu": micro_batch,
         "gradient_clipping": settings.clip if knows_norm(settings) else 0.0,
-        "zero_optimization": {"stage": settings.zero_stage, "stage3_gather_16bit_weights_on_model_save": True},
+        "zero_optimization": _zero(settings, sum(parameter.numel() for parameter in decayed)),
         "zero_allow_untested_optimizer": True,
         "zero_force_ds_cpu_optimizer": False,
         "bf16": {"enabled": uses_bf16(settings)},
         "steps_per_print": 10**9,
     }
+    if settings.stage == 3:
+        _spread(module, settings, config)
     engine, *_ = deepspeed.initialize(
         model=module, optimizer=optimizer, lr_scheduler=schedule, config=config, dist_init_required=False
     )
     return engine
+
+
+def _zero(settings: TrainingSettings, parameters: int) -> dict[str, Any]:
+    """DeepSpeed's block of that name. Buffers are no larger than the model: small trainings share a GPU."""
+    block: dict[str, Any] = {
+        "stage": settings.stage,
+        "reduce_bucket_size": even(min(BUCKET, parameters)),
+        "allgather_bucket_size": even(min(BUCKET, parameters)),
+        "sub_group_size": SUB_GROUP,
+        "stage3_max_live_parameters": LIVE,
+        "stage3_max_reuse_distance": LIVE,
+        "stage3_gather_16bit_weights_on_model_save": True,
+    }
+    in_ram = {"device": "cpu"}  # not pinned: that rounds what is allocated up to powers of two
+    if settings.offloaded != "none":
+        block["offload_optimizer"] = in_ram
+    if settings.offloaded == "parameters":
+        block["offload_param"] = in_ram
+    return block
+
+
+def _spread(module: nn.Module, settings: TrainingSettings, config: dict[str, Any]) -> None:
+    """Spread the weights over the ranks one by one, where DeepSpeed would first put the whole model on each GPU."""
+    if uses_bf16(settings):
+        for parameter in module.parameters():
+            parameter.data = parameter.data.bfloat16()
+    here = get_accelerator().current_device_name()
+    for buffer in module.buffers():
+        buffer.data = buffer.data.to(here)
+    deepspeed.zero.Init(
+        module=module,
+        config_dict_or_path=config,
+        dtype=torch.bfloat16 if uses_bf16(settings) else torch.float32,
+        remote_device="cpu" if settings.offloaded == "parameters" else None,
+    )
 
 
 def uses_bf16(settings: TrainingSettings) -> bool:
@@ -101,7 +140,7 @@ def uses_bf16(settings: TrainingSettings) -> bool:
 
 def knows_norm(settings: TrainingSettings) -> bool:
     """Whether the engine clips the gradient itself and knows its norm after a step: all but ZeRO stage 0 in fp32."""
-    return settings.zero_stage > 0 or uses_bf16(settings)
+    return settings.stage > 0 or uses_bf16(settings)
 
 
 def clip_gradient(engine: deepspeed.DeepSpeedEngine, largest: float) -> float:

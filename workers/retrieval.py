@@ -21,10 +21,11 @@ from workers.decoding.torch_step import DeviceIndex
 from workers.decoding.view import View
 from workers.flops import inference_flops
 from workers.identifiers.sets import IdentifierSet
-from workers.memory import SearchMemory, reuse_freed_memory, search_limit
+from workers.memory import reuse_freed_memory, search_limit
 from workers.models import build
 from workers.models.sessions import ScoringSession, open_session
 from workers.reranking import Ranking
+from workers.search_memory import SearchMemory
 from workers.settings import Budget, EvaluationSettings
 from workers.tokenized import TokenizedCorpus
 from workers.warm import keep
@@ -130,6 +131,7 @@ def batch_size(loaded: Loaded, settings: EvaluationSettings, budget: Budget) -> 
         prompt=int(loaded.prompt_lengths(loaded.queries(settings.split)).max(initial=1)),
         new_tokens=max(new_tokens(budget, view) if budget.rerank is None else view.max_length for view in views),
         value_bytes=loaded.model.dtype.itemsize,
+        device=loaded.model.device.type,
     )
     limit = search_limit() if settings.memory_mb is None else settings.memory_mb * 2**20
     rows = max(budget.beams or 0, budget.samples or 0)

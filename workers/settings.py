@@ -4,23 +4,72 @@ Each model is the one definition of its settings: the grid is parsed into them, 
 them, workers receive them. Unknown keys and wrong types are errors that name the key.
 """
 
-from typing import Annotated, Any, ClassVar, Literal
+from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, field_serializer, field_validator, model_validator
+from pydantic import Field, field_serializer, field_validator, model_validator
 
-Count = Annotated[int, Field(strict=True, ge=1, le=2**53)]
-Natural = Annotated[int, Field(strict=True, ge=0, le=2**53)]
-Seed = Annotated[int, Field(strict=True, ge=0, le=2**32 - 1)]
-Positive = Annotated[float, Field(strict=True, gt=0, allow_inf_nan=False)]
-Fraction = Annotated[float, Field(strict=True, ge=0, le=1)]
-Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$", max_length=80)]
+from workers.identifier_settings import (
+    MODEL_PREFIX,
+    TRAINING_QUERIES,
+    AnyIdentifiers,
+    CodebookIdentifiers,
+    HierarchicalIdentifiers,
+    IdentifierSettings,
+    MultiviewIdentifiers,
+    NameIdentifiers,
+    NgramIdentifiers,
+    NgramSettings,
+    Only,
+    PseudoQueryIdentifiers,
+    PseudoQuerySettings,
+    SpanIdentifiers,
+    TitleIdentifiers,
+    VectorIdentifiers,
+    split_model,
+)
+from workers.words import Auto, Count, Fraction, Name, Natural, Offload, Positive, Seed, Settings, auto_or
 
-
-class Settings(BaseModel):
-    """Frozen; an unknown key is an error."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid", protected_namespaces=())
-
+__all__ = [
+    "MODEL_PREFIX",
+    "TRAINING_QUERIES",
+    "AnyIdentifiers",
+    "BaselinesJob",
+    "Budget",
+    "CodebookIdentifiers",
+    "Count",
+    "EmbeddingSettings",
+    "EmbeddingsJob",
+    "EvaluationSettings",
+    "Fraction",
+    "HierarchicalIdentifiers",
+    "IdentifierSettings",
+    "IdentifiersJob",
+    "ModelSettings",
+    "MultiviewIdentifiers",
+    "Name",
+    "NameIdentifiers",
+    "Natural",
+    "NgramIdentifiers",
+    "NgramSettings",
+    "Offload",
+    "Only",
+    "Positive",
+    "ProcessGroup",
+    "PseudoQueryIdentifiers",
+    "PseudoQuerySettings",
+    "ScoreJob",
+    "SearchJob",
+    "Seed",
+    "Settings",
+    "SpanIdentifiers",
+    "TitleIdentifiers",
+    "TokenizerJob",
+    "TokenizerSettings",
+    "TrainJob",
+    "TrainingSettings",
+    "VectorIdentifiers",
+    "split_model",
+]
 
 # ---------------------------------------------------------------- tokenizer and embeddings
 
@@ -41,168 +90,6 @@ class EmbeddingSettings(Settings):
     sizes in a grid that claims a law in N."""
     window: Count = 10
     """Tokens on each side that count as context."""
-
-
-# ---------------------------------------------------------------- identifiers
-
-
-class Only(Settings):
-    """Restricts an identifier kind to part of the grid's other axes."""
-
-    models: tuple[str, ...] | None = None
-    """Model labels, such as `t5-29k`."""
-    pairs: tuple[Count, ...] | None = None
-    beams: tuple[Count, ...] | None = None
-    seeds: tuple[Seed, ...] | None = None
-
-
-class IdentifierSettings(Settings):
-    """What every kind has."""
-
-    VIEWS: ClassVar[tuple[str, ...]] = ()
-    """Names that a budget's `views` may choose from; none where a document is named in one way only."""
-
-    kind: str
-    pairs: tuple[Count, ...] | None = None
-    """The data scales of this kind; the grid's `data.pairs` where left out."""
-    only: Only = Only()
-
-
-class SpanIdentifiers(IdentifierSettings):
-    """Kinds that give a document one identifier: trained on its queries and on random spans of its text."""
-
-    spans_per_document: Natural = 28
-    """Random spans of each document trained on beside its queries."""
-    span_length: Count = 12
-    """Words in such a span."""
-
-
-class VectorIdentifiers(SpanIdentifiers):
-    """Kinds whose identifiers come from document embeddings."""
-
-    embedding: str = "lsa"
-    """`lsa` (TF-IDF + truncated SVD), or a Hugging Face encoder by name or folder."""
-    dimensions: Count = 96
-    """Of the LSA embedding."""
-
-
-class NgramSettings(IdentifierSettings):
-    """How spans of a document are picked for a query."""
-
-    length: Annotated[int, Field(strict=True, ge=2, le=64)] = 8
-    """Tokens in a span."""
-    per_query: Count = 8
-    """Spans a training query, each one (query, identifier) pair."""
-    temperature: Positive = 1.5
-    """Of the Gumbel top-k over the IDF of what a span (or a pseudo-query) shares with the query."""
-
-
-TRAINING_QUERIES = "train"
-"""What `queries` is where the training queries of a document are its pseudo-queries."""
-MODEL_PREFIX = "model:"
-"""What `queries` begins with where it names a model."""
-
-
-def split_model(value: str) -> tuple[str, str]:
-    """(`model:`, name or folder), or ("", value) where the value names no model."""
-    prefix = MODEL_PREFIX if value.startswith(MODEL_PREFIX) else ""
-    return prefix, value[len(prefix) :]
-
-
-class PseudoQuerySettings(IdentifierSettings):
-    """Where a document's pseudo-queries come from."""
-
-    queries: Annotated[str, Field(min_length=1)] = TRAINING_QUERIES
-    """`train`: the training queries of the document. A path: a file with a JSON object `{"id": ..., "queries":
-    [...]}` a line. `model:` and a Hugging Face sequence-to-sequence model by name or folder: what it writes
-    (docT5query, Nogueira and Lin 2019). Those that hold a held-out query are left out, wherever they come from."""
-    per_document: Count = 8
-    """Queries that a model writes for a document."""
-
-    @model_validator(mode="after")
-    def _model_is_named(self) -> "PseudoQuerySettings":
-        if self.queries == MODEL_PREFIX:
-            raise ValueError("`queries: model:` must be followed by a model's name or folder")
-        return self
-
-
-class NgramIdentifiers(NgramSettings):
-    """Spans of the document, decoded under a suffix array of the whole corpus (SEAL, MINDER)."""
-
-    kind: Literal["ngram"]
-
-
-class CodebookIdentifiers(VectorIdentifiers):
-    """Residual-quantisation codes of document embeddings, one new token a code, under a prefix constraint (RIPOR)."""
-
-    kind: Literal["codebook"]
-    levels: Annotated[int, Field(strict=True, ge=1, le=64)] = 4
-    codes: Annotated[int, Field(strict=True, ge=2, le=65_536)] = 32
-    """Codes a level."""
-
-
-class HierarchicalIdentifiers(VectorIdentifiers):
-    """Paths through hierarchical k-means of document embeddings, one new token a (level, digit) (DSI)."""
-
-    kind: Literal["hierarchical"]
-    branching: Annotated[int, Field(strict=True, ge=2, le=1024)] = 10
-    """Clusters that a cluster is split into."""
-    leaf: Annotated[int, Field(strict=True, ge=1, le=1024)] = 10
-    """Documents up to which a cluster is not split: a last digit numbers them."""
-
-
-class TitleIdentifiers(SpanIdentifiers):
-    """The document's title (GENRE). Documents with the same title share it; those without one are never found."""
-
-    kind: Literal["title"]
-    max_length: Count = 32
-    """Tokens after which a title is cut; titles that are equal up to there are one identifier."""
-
-
-class NameIdentifiers(SpanIdentifiers):
-    """The document's own id, as words: for ids that mean something, such as qualified names or paths."""
-
-    kind: Literal["name"]
-    max_length: Count = 32
-    """Tokens after which a name is cut; names that are equal up to there are one identifier."""
-
-
-class PseudoQueryIdentifiers(PseudoQuerySettings):
-    """Queries that the document answers, each one an identifier of it."""
-
-    kind: Literal["pseudo_query"]
-    per_query: Count = 4
-    """Pseudo-queries of the document that a training query is paired with, each one (query, identifier) pair."""
-    temperature: Positive = 1.5
-    """Of the Gumbel top-k over the IDF of what a pseudo-query shares with the query."""
-    max_length: Count = 32
-    """Tokens after which a pseudo-query is cut."""
-
-
-class MultiviewIdentifiers(NgramSettings, PseudoQuerySettings):
-    """Spans of the text, titles and pseudo-queries side by side, a search in each and one ranking (MINDER)."""
-
-    VIEWS: ClassVar[tuple[str, ...]] = ("body", "title", "query")
-
-    kind: Literal["multiview"]
-    titles_per_query: Count = 2
-    """How often a training query is paired with the title of its document."""
-    pseudo_per_query: Count = 4
-    """Pseudo-queries of the document that a training query is paired with."""
-    max_length: Count = 32
-    """Tokens after which a title or a pseudo-query is cut."""
-
-
-AnyIdentifiers = Annotated[
-    NgramIdentifiers
-    | CodebookIdentifiers
-    | HierarchicalIdentifiers
-    | TitleIdentifiers
-    | NameIdentifiers
-    | PseudoQueryIdentifiers
-    | MultiviewIdentifiers,
-    Field(discriminator="kind"),
-]
 
 
 # ---------------------------------------------------------------- models and training
@@ -242,7 +129,8 @@ class TrainingSettings(Settings):
     batch: Count = 32
     """Pairs an optimizer step, over all workers and accumulation."""
     micro_batch: Count | None = None
-    """Pairs a forward pass of one worker; the whole batch's share where left out."""
+    """Pairs a forward pass of one worker; where left out, the whole batch's share on a CPU, and on a GPU as much of
+    it as fits. One that was not asked for is part of no key."""
     learning_rate: Positive | None = None
     """For every model; the ladder's own where left out."""
     warmup: Fraction = 0.05
@@ -259,7 +147,36 @@ class TrainingSettings(Settings):
     """Optimizer steps between checkpoints."""
     log_every: Count = 20
     """Optimizer steps between rows of the curve."""
-    zero_stage: Annotated[int, Field(strict=True, ge=0, le=3)] = 0
+    zero_stage: Annotated[
+        int | Auto, auto_or("a stage from 0 to 3", lambda value: isinstance(value, int) and 0 <= value <= 3)
+    ] = "auto"
+    """What ZeRO spreads over the workers: 1 the optimizer, 2 gradients too, 3 weights too. `auto`: the cheapest that
+    fits, and 0 for keys."""
+    offload: Annotated[
+        Offload | Auto,
+        auto_or("one of none, optimizer, parameters", lambda value: value in ("none", "optimizer", "parameters")),
+    ] = "auto"
+    """What is kept in RAM in place of the GPU: the optimizer (stage 1 on), and the weights too (stage 3). `auto`: the
+    least that fits, and `none` for keys."""
+
+    @model_validator(mode="after")
+    def _stage_can_offload(self) -> "TrainingSettings":
+        least = {"optimizer": 1, "parameters": 3}.get(self.offload, 0)
+        if self.zero_stage != "auto" and self.zero_stage < least:
+            raise ValueError(f"`offload: {self.offload}` needs `zero_stage: {least}` or more, or `auto`")
+        return self
+
+    @property
+    def stage(self) -> int:
+        """The ZeRO stage; where none was chosen 0, or the least that the offload needs."""
+        if self.zero_stage == "auto":
+            return {"optimizer": 1, "parameters": 3}.get(self.offload, 0)
+        return self.zero_stage
+
+    @property
+    def offloaded(self) -> Offload:
+        """What is offloaded; nothing where none was chosen."""
+        return "none" if self.offload == "auto" else self.offload
 
 
 class Budget(Settings):
@@ -328,7 +245,7 @@ class EvaluationSettings(Settings):
     """Queries decoded together; as many as memory allows where left out. Rankings do not depend on it beyond
     rounding; latency and memory do."""
     memory_mb: Count | None = None
-    """What a batch may take, by the formula of `workers/memory.py`; its own limit where left out. Rankings do not
+    """What a batch may take, by `workers/search_memory.py`'s formula; its own limit where left out. Rankings do not
     depend on it beyond rounding; latency and memory do. Part of no key: it says what the machine has."""
     bootstrap: Annotated[int, Field(strict=True, ge=100)] = 1000
     """Resamples of the queries behind each interval."""

@@ -10,8 +10,7 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 
-VALUES_TOGETHER = {"cpu": 2**19, "cuda": 2**24}
-"""Logits or scores that are computed together, by device: on a CPU what its cache holds until they are used."""
+from workers.models.together import VALUES_TOGETHER
 
 
 class RowGroups:

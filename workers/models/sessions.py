@@ -11,11 +11,12 @@ import torch
 from transformers import PreTrainedModel
 
 from workers.models.any_decoder import AnyDecoder
-from workers.models.attention import VALUES_TOGETHER, Prompt, RowGroups
+from workers.models.attention import Prompt, RowGroups
 from workers.models.llama import LlamaDecoder, is_like_llama
 from workers.models.logits import token_logits
 from workers.models.prompts import PaddedPrompts, prompts
 from workers.models.t5 import T5Decoder
+from workers.models.together import VALUES_TOGETHER
 from workers.ragged import Ragged
 
 
