@@ -2,7 +2,7 @@
 
 import traceback
 
-from workers.errors import BadInput, Diverged
+from workers.errors import BadInput, Diverged, Interrupted, out_of_memory, storage_trouble
 
 BAD_INPUT = "bad_input"
 DIVERGED = "diverged"
@@ -32,8 +32,12 @@ def classify(error: BaseException) -> str:
         return BAD_INPUT
     if isinstance(error, Diverged):
         return DIVERGED
-    if isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError":  # torch's, without importing it
+    if isinstance(error, Interrupted):
+        return INTERRUPTED
+    if out_of_memory(error):
         return OUT_OF_MEMORY
+    if storage_trouble(error):
+        return STORAGE
     return ERROR
 
 
@@ -54,9 +58,15 @@ def delay(kind: str, times: int) -> float:
 def one_line(error: BaseException) -> str:
     """`KeyError: 'x'`; the message alone where its type says no more than the kind does."""
     text = " ".join(str(error).split())
-    if isinstance(error, BadInput | Diverged) and text:
+    if isinstance(error, BadInput | Diverged | Interrupted) and text:
         return text
     return f"{type(error).__name__}: {text}" if text else type(error).__name__
+
+
+def short(error: BaseException) -> str:
+    """Ray's long messages, on one line and cut."""
+    text = " ".join(str(error).split())
+    return text if len(text) <= 300 else text[:297] + "..."
 
 
 def trace(error: BaseException) -> str:

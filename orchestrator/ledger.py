@@ -1,9 +1,10 @@
 """What drivers on one results folder tell each other: who is at which step, what has failed for good."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import Any
 
-from orchestrator import attempts
+from orchestrator import attempts, failures
 from orchestrator.jobs import Outcome
 from orchestrator.steps import Step
 from results.leases import Leases
@@ -40,7 +41,7 @@ class StoreLedger:
 
     def died(self, step: Step, outcome: Outcome) -> None:
         """See `driving.Ledger`."""
-        attempts.note_death(self.store, step.kind, step.key, outcome)
+        attempts.note_death(self.store, step.kind, step.key, outcome.kind, outcome.error)
 
     def gave_up(self, step: Step, outcome: Outcome) -> None:
         """See `driving.Ledger`."""
@@ -59,6 +60,11 @@ class StoreLedger:
         return found
 
 
-def failure(step: Step, record: dict[str, str]) -> Outcome:
+def failure(step: Step, record: Mapping[str, Any]) -> Outcome:
     """The outcome that a step's record of having failed for good stands for."""
-    return Outcome(key=step.key, status="failed", kind=record["kind"], error=record["error"])
+    return Outcome(
+        key=step.key,
+        status="failed",
+        kind=record.get("kind", failures.ERROR),
+        error=record.get("error", "not recorded"),
+    )

@@ -1,8 +1,10 @@
 """What a person sees while a sweep runs: a live view on a terminal, plain lines elsewhere."""
 
+import threading
 import time
-from collections import Counter, deque
+from collections import Counter, defaultdict, deque
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from typing import Any
 
 from rich.console import Console, Group, RenderableType
@@ -83,15 +85,15 @@ class Utilisation:
 
     def __init__(self) -> None:
         self._last = time.monotonic()
-        self._busy: Counter[str] = Counter()
-        self._there: Counter[str] = Counter()
+        self._busy: dict[str, float] = defaultdict(float)
+        self._there: dict[str, float] = defaultdict(float)
 
     def look(self, fleet: Fleet) -> None:
         """Count the time since the last look as what is seen now."""
         now = time.monotonic()
         for node in fleet.nodes:
-            self._there[node] += now - self._last  # type: ignore[assignment]
-            self._busy[node] += (now - self._last) * share(fleet, node)  # type: ignore[assignment]
+            self._there[node] += now - self._last
+            self._busy[node] += (now - self._last) * share(fleet, node)
         self._last = now
 
     def so_far(self, node: str) -> float:
@@ -106,6 +108,30 @@ def share(fleet: Fleet, node: str) -> float:
     if machine.gpus:
         return sum(worker.gpus for worker in here) / machine.gpus
     return min(1.0, sum(worker.cpus for worker in here) / machine.cpus) if machine.cpus else 0.0
+
+
+class NewestLaw:
+    """The newest law of the rows so far, looked for now and then beside the sweep, so that nothing waits for it."""
+
+    def __init__(self, law: Callable[[], str]) -> None:
+        self._law, self._newest = law, ""
+        self._next = time.monotonic() + LAW_EVERY
+        self._thread: threading.Thread | None = None
+
+    def __call__(self) -> str:
+        """What was found last; nothing before there are enough points."""
+        busy = self._thread is not None and self._thread.is_alive()
+        if not busy and time.monotonic() > self._next:
+            self._thread = threading.Thread(target=self._look, name="newest law", daemon=True)
+            self._thread.start()
+        return self._newest
+
+    def _look(self) -> None:
+        began = time.monotonic()
+        with suppress(Exception):  # a law is a comfort here: fit_laws.py says what is wrong with the rows
+            self._newest = self._law()
+        spent = time.monotonic() - began
+        self._next = time.monotonic() + max(LAW_EVERY, 20 * spent)
 
 
 class LiveView(PlainView):
@@ -196,7 +222,7 @@ class LiveView(PlainView):
         tasks = list(scheduler.running.values())
         for task in tasks[:RUNNING_SHOWN]:
             step = task.step
-            note = progress(self.plan.store, step.kind, step.key) if step.kind == "train" else ""
+            note = progress(self.plan.store, step.key) if step.kind == "train" else ""
             first = fleet.workers.get(task.seat.workers[0])
             where = fleet.nodes[first.node].name if first else ""
             since = duration(time.monotonic() - self._since.get(step.key, time.monotonic()))

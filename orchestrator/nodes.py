@@ -38,3 +38,7 @@ class Demand:
     offload: Offload = "none"
     micro_batch: int | None = None
     """Pairs a forward pass of one worker; None: as the grid says, else the whole share."""
+
+
+ANY = Demand()
+"""One worker with one core."""

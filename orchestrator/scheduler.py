@@ -14,11 +14,10 @@ from dataclasses import dataclass, field, replace
 from orchestrator import failures
 from orchestrator.fleet import Fleet, Seat
 from orchestrator.jobs import Outcome
-from orchestrator.nodes import Demand
+from orchestrator.nodes import ANY, Demand
 from orchestrator.steps import Step
 
 EVALUATIONS = frozenset({"score", "search"})
-ANY = Demand()
 
 
 @dataclass(frozen=True, kw_only=True)

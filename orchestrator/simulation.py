@@ -7,8 +7,8 @@ from dataclasses import dataclass, field
 from orchestrator.driving import Drive, Event
 from orchestrator.fleet import Fleet, Worker
 from orchestrator.jobs import Outcome
-from orchestrator.nodes import Demand, Node
-from orchestrator.scheduler import ANY, Scheduler, Task
+from orchestrator.nodes import ANY, Demand, Node
+from orchestrator.scheduler import Scheduler, Task
 from orchestrator.steps import Step
 
 
@@ -148,9 +148,7 @@ def simulate(
         limit: workers that may work at once.
     """
     pool = _Pretended(machines=nodes, seconds=seconds)
-    scheduler = Scheduler(
-        steps=steps, finished=finished, priority=priority, demands=demands or {}, seconds=seconds
-    )
+    scheduler = Scheduler(steps=steps, finished=finished, priority=priority, demands=demands or {}, seconds=seconds)
     drive = Drive(
         scheduler=scheduler,
         fleet=Fleet(limit=limit),

@@ -4,27 +4,35 @@ import json
 import shlex
 import subprocess
 import sys
-from collections import defaultdict
-from collections.abc import Iterable, Sequence
-from contextlib import AbstractContextManager, ExitStack, nullcontext
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
 from rich.console import Console
 
-from orchestrator import attempts, console, failures, jobs, plan, rows, scheduler, status, tracking
+from orchestrator import console, failures, jobs, live, plan, status, tracking
+from orchestrator.books import Books, read_rows
+from orchestrator.driving import Drive, Pool
 from orchestrator.estimates import costs, ranks
+from orchestrator.fitting import may_halve
+from orchestrator.fleet import Fleet
 from orchestrator.grid import Loaded, load
-from orchestrator.jobs import Outcome
-from orchestrator.steps import Step, Trial
-from results import schema, tables
+from orchestrator.interruption import Interruption
+from orchestrator.ledger import StoreLedger, failure
+from orchestrator.nodes import Demand
+from orchestrator.scheduler import Scheduler
 from results.errors import BadAddress
+from results.leases import Leases
 from results.store import Store, open_store
 from workers.errors import BadInput
 
 SHOWN_FAILURES = 10
 SHOWN_TRIALS = 40
+INTERRUPTED = 130
+RESUME = "nothing that is finished is lost, and the same command goes on from here"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -37,9 +45,15 @@ class Request:
     """A folder, or the address of one in an object store."""
     mode: Literal["run", "plan", "status"] = "run"
     json: bool = False
+    failed: Literal["keep", "retry", "restart"] = "keep"
+    """What becomes of steps that have failed before: nothing, or another try, from their last checkpoint or anew."""
 
 
-def carry_out(request: Request, table: jobs.Jobs = jobs.WORKER_JOBS) -> int:
+Law = Callable[[str], str]
+"""From where a grid's rows are to the newest law of them, in a line; nothing where there is none."""
+
+
+def carry_out(request: Request, table: jobs.Jobs = jobs.WORKER_JOBS, law: Law = lambda where: "") -> int:
     """Do it; returns the exit code.
 
     Raises:
@@ -48,18 +62,18 @@ def carry_out(request: Request, table: jobs.Jobs = jobs.WORKER_JOBS) -> int:
     try:
         loaded = load(request.grid, request.overrides)
         try:
-            return _carry_out(request, loaded, table)
+            return _carry_out(request, loaded, table, law)
         except BadInput as error:
             raise loaded.source.locate(error) from None
     except failures.NoWorkers as error:
         print(error, file=sys.stderr)
         return 1
     except KeyboardInterrupt:
-        print("\ninterrupted; nothing that is finished is lost: the same command goes on from here", file=sys.stderr)
-        return 130
+        print(f"\ninterrupted: {RESUME}", file=sys.stderr)
+        return INTERRUPTED
 
 
-def _carry_out(request: Request, loaded: Loaded, table: jobs.Jobs) -> int:
+def _carry_out(request: Request, loaded: Loaded, table: jobs.Jobs, law: Law) -> int:
     try:
         store = open_store(request.results)
     except BadAddress as error:
@@ -68,12 +82,14 @@ def _carry_out(request: Request, loaded: Loaded, table: jobs.Jobs) -> int:
         return _show_status(loaded, store, request.json)
     out = console.make_console(error=request.json)
     tracking.check(loaded)
-    made = plan.make_plan(
-        loaded, store, fetch=request.mode == "run", table=table, say=lambda line: out.print(line, soft_wrap=True)
-    )
+    desk = jobs.Desk(store=store, jobs=table, git_commit=git_commit())
+    say = partial(out.print, soft_wrap=True)
+    made = plan.make_plan(loaded, desk, fetch=request.mode == "run", say=say)
     if request.mode == "plan":
         return _show_plan(made, request.json)
-    return run(made, out, table)
+    if request.failed != "keep":
+        made = plan.forgive(made, restart=request.failed == "restart")
+    return run(made, desk, out, law)
 
 
 def _show_status(loaded: Loaded, store: Store, as_json: bool) -> int:
@@ -93,140 +109,102 @@ def _show_plan(made: plan.Plan, as_json: bool) -> int:
     return 0
 
 
-def run(made: plan.Plan, out: Console, table: jobs.Jobs = jobs.WORKER_JOBS) -> int:
-    """Run the plan to its end; 0 where every trial is done, else 1."""
-    grid, commit = made.loaded.grid, git_commit()
-    cost = costs(made.graph, made.summary)
-    with _workers(made, table, commit) as pool:  # first, because it may find that the machine cannot do it
+def run(made: plan.Plan, desk: jobs.Desk, out: Console, law: Law) -> int:
+    """Run the plan to its end; 0 where every trial is done, 1 where one failed, 130 where it was asked to stop."""
+    grid = made.loaded.grid
+    say = partial(out.print, soft_wrap=True)
+    with ExitStack() as stack:
+        machine = stack.enter_context(_machine(made, desk, say)) if made.new else None
         made.store.write_text(f"{grid.name}/grid.yaml", grid.to_yaml())
         trials, steps, new = len(made.graph.trials), len(made.graph.steps), len(made.new)
-        out.print(f"{grid.name}: {trials:,} trials, {steps:,} steps, {new:,} of them new", soft_wrap=True)
-        with ExitStack() as stack:
-            tracker = stack.enter_context(tracking.Tracker(grid.tracking, made.store, grid.name))
-            view = stack.enter_context(console.make_view(made, cost, out))
-            sweep = _Sweep(plan=made, view=view, tracker=tracker, commit=commit)
-            sweep.write_finished()
-            if pool is not None:
-                _run_steps(made, sweep, cost, pool)
-    if sweep.removed:
-        out.print(f"{sweep.removed} rows of the same trials under earlier settings were replaced")
+        say(f"{grid.name}: {trials:,} trials, {steps:,} steps, {new:,} of them new")
+        cost = costs(made.graph, made.summary)
+        newest = live.NewestLaw(partial(law, made.store.shown(grid.name)))
+        tracker = stack.enter_context(tracking.Tracker(grid.tracking, made.store, grid.name))
+        view = stack.enter_context(live.make_view(made, console.Progress(made.new, cost), out, newest))
+        books = Books(plan=made, view=view, tracker=tracker, commit=desk.git_commit)
+        books.write_finished()
+        finished = machine is None or _drive(made, books, machine, cost)
+    if books.removed:
+        out.print(f"{books.removed} rows of the same trials under earlier settings were replaced")
     if tracker.report():
-        out.print(tracker.report(), soft_wrap=True)
-    _show_end(sweep, out)
-    return 1 if sweep.errors else 0
+        say(tracker.report())
+    _show_end(books, out)
+    if not finished:
+        say(f"stopped: {RESUME}")
+        return INTERRUPTED
+    return 1 if books.errors else 0
 
 
-def _workers(
-    made: plan.Plan, table: jobs.Jobs, commit: str | None
-) -> AbstractContextManager[scheduler.Pool] | AbstractContextManager[None]:
-    """A pool; None where nothing is new."""
-    if not made.new:
-        return nullcontext()
-    from orchestrator.cluster import workers
+@dataclass(frozen=True, kw_only=True)
+class _Machine:
+    """What steps run on."""
 
-    return workers(made.store, made.loaded.grid.resources, steps=len(made.new), table=table, git_commit=commit)
-
-
-def _run_steps(made: plan.Plan, sweep: "_Sweep", cost: dict[str, float], pool: scheduler.Pool) -> None:
-    steps = {step.key: step for step in made.new}
-    attempts_each = made.loaded.grid.resources.max_attempts
-    queue = scheduler.Scheduler(steps=steps, finished=(), priority=ranks(made.graph, cost), max_attempts=attempts_each)
-    scheduler.drive(
-        queue, pool, started=sweep.view.started, ended=sweep.ended, retried=sweep.view.retried, tick=sweep.view.tick
-    )
+    pool: Pool
+    fleet: Fleet
+    demands: Mapping[str, Demand]
+    ledger: StoreLedger
+    asked_to_stop: Interruption
 
 
-@dataclass(kw_only=True)
-class _Sweep:
-    """What has ended, and the rows that follow from it."""
+@contextmanager
+def _machine(made: plan.Plan, desk: jobs.Desk, say: Callable[[str], None]) -> Iterator[_Machine]:
+    """Workers on a cluster, or on a Ray of this machine's own.
 
-    plan: plan.Plan
-    view: console.PlainView
-    tracker: tracking.Tracker
-    commit: str | None
-    errors: dict[str, str] = field(default_factory=dict)
-    """Step key -> why it failed."""
-    removed: int = 0
-    """Rows under earlier settings that others stand in place of."""
+    Raises:
+        BadInput: there is no room for a step.
+    """
+    from orchestrator.cluster import RayPool, connected
 
-    def __post_init__(self) -> None:
-        self._store, self._grid = self.plan.store, self.plan.loaded.grid.name
-        self._superseded = rows.superseded(self._store, self._grid, self.plan.graph.trials)
-        new = {step.key for step in self.plan.new}
-        self._open: dict[str, set[str]] = {}
-        self._trials_of: dict[str, list[Trial]] = defaultdict(list)
-        self._waiting: dict[str, int] = defaultdict(int)
-        for trial in self.plan.graph.trials:
-            own = (trial.train, trial.score, trial.search)
-            self._open[trial.trial] = {key for key in own if key in new}
-            self._waiting[trial.train] += 1
-            for key in own:
-                self._trials_of[key].append(trial)
-
-    def write_finished(self) -> None:
-        """Write what finished steps allow and the grid's folder lacks."""
-        if self.plan.graph.baselines in self.plan.finished:
-            self._write_baselines()
-        for trial in self.plan.graph.trials:
-            if trial.train in self.plan.finished:
-                rows.write_curve(self._store, self._grid, trial.train)
-            if not self._open[trial.trial]:
-                self._close(trial)
-
-    def ended(self, step: Step, outcome: Outcome) -> None:
-        """Take in a step that has ended for good."""
-        if outcome.status == "failed":
-            self.errors[step.key] = f"{outcome.kind}: {outcome.error}"
-            if outcome.kind != failures.NEEDED_STEP:
-                attempts.note_death(self._store, step.kind, step.key, outcome.kind, outcome.error)
-        if step.kind == "train":
-            rows.write_curve(self._store, self._grid, step.key)
-        elif step.kind == "baselines" and outcome.status != "failed":
-            self._write_baselines()
-        self.view.ended(step, outcome)
-        for trial in self._trials_of.get(step.key, ()):
-            self._open[trial.trial].discard(step.key)
-            if not self._open[trial.trial]:
-                self._close(trial)
-
-    def _write_baselines(self) -> None:
-        graph = self.plan.graph
-        rows.write_baselines(self._store, self._grid, graph, graph.trials[0].corpus)
-
-    def _close(self, trial: Trial) -> None:
-        """All steps of the trial have ended: its row is due."""
-        if not rows.is_written(self._store, self._grid, trial):
-            row = rows.write_trial(self._store, self._grid, self.plan.graph, trial, self.errors, self.commit)
-            self.view.row(row)
-        if trial.label in self._superseded:
-            self.removed += rows.remove_superseded(self._store, self._grid, self._superseded[trial.label], trial)
-        self._waiting[trial.train] -= 1
-        if not self._waiting[trial.train]:
-            self._track(trial.train)
-
-    def _track(self, train: str) -> None:
-        """All trials of a training have their rows."""
-        trials = self._trials_of[train]
-        if self.tracker.wants(train, [trial.trial for trial in trials]):
-            its_rows = read_rows(self._store, self._grid, trials)
-            config = {name: its_rows[0].get(name) for name in tracking.CONFIG}
-            settings = self.plan.graph.steps[train].settings.model_dump(mode="json")
-            first = trials[0]
-            training = tracking.Training(
-                key=train,
-                name=f"{first.corpus} {first.identifiers} {first.model} d{first.pairs} s{first.seed}",
-                config=config | {"settings": settings},
-                curve=rows.read_curve(self._store, train),
-                rows=its_rows,
-                tags=(first.corpus, first.identifiers, first.family, first.model),
+    resources = made.loaded.grid.resources
+    with connected(resources), Leases(made.store) as leases, Interruption(say) as asked:
+        pool = RayPool(desk, resources, say)
+        try:
+            fleet = Fleet(limit=resources.workers)
+            fleet.update(pool.nodes())
+            yield _Machine(
+                pool=pool,
+                fleet=fleet,
+                demands=_demands(made, fleet),
+                ledger=StoreLedger(store=made.store, leases=leases),
+                asked_to_stop=asked,
             )
-            self.tracker.put(training)
+        finally:
+            pool.close()
 
 
-def read_rows(store: Store, grid: str, trials: Iterable[Trial]) -> list[dict[str, Any]]:
-    """The rows of some trials, in their order."""
-    names = [rows.part(grid, "trials", trial.trial) for trial in trials]
-    return tables.read_parts(store, names, schema.TRIALS).to_pylist()
+def _demands(made: plan.Plan, fleet: Fleet) -> dict[str, Demand]:
+    resources = made.loaded.grid.resources
+    found = {step.key: Demand(cpus=resources.cpus_per_worker, workers=step.workers) for step in made.new}
+    for demand in set(found.values()):
+        if not fleet.has_room(demand):
+            raise BadInput("resources: a step needs more than there is")
+    return found
+
+
+def _drive(made: plan.Plan, books: Books, machine: _Machine, cost: Mapping[str, float]) -> bool:
+    """Returns whether all steps have ended."""
+    steps = {step.key: step for step in made.new}
+    queue = Scheduler(
+        steps=steps,
+        finished=(),
+        priority=ranks(made.graph, cost),
+        demands=machine.demands,
+        max_attempts=made.loaded.grid.resources.max_attempts,
+        may_halve=lambda step, demand, halvings: may_halve(step.settings, demand, halvings),
+    )
+    for step in made.new:
+        if step.key in made.failed:
+            for ended, outcome in queue.give_up(failure(step, made.failed[step.key])):
+                books.ended(ended, outcome)
+    return Drive(
+        scheduler=queue,
+        fleet=machine.fleet,
+        pool=machine.pool,
+        ledger=machine.ledger,
+        watch=books,
+        asked_to_stop=machine.asked_to_stop,
+    ).run()
 
 
 def git_commit() -> str | None:
@@ -241,8 +219,8 @@ def git_commit() -> str | None:
     return done.stdout.strip() or None
 
 
-def _show_end(sweep: _Sweep, out: Console) -> None:
-    made = sweep.plan
+def _show_end(books: Books, out: Console) -> None:
+    made = books.plan
     name = made.loaded.grid.name
     found = read_rows(made.store, name, made.graph.trials)
     out.print()
@@ -250,18 +228,19 @@ def _show_end(sweep: _Sweep, out: Console) -> None:
         out.print(console.row_table(found))
         out.print()
     out.print(console.summary_table(found))
-    _show_failures(sweep, out)
+    _show_failures(books, out)
     out.print(f"\nresults: {made.store.shown(name)}", soft_wrap=True)
     out.print(f"next: python fit_laws.py {shlex.quote(made.store.shown(name))}", soft_wrap=True)
 
 
-def _show_failures(sweep: _Sweep, out: Console) -> None:
+def _show_failures(books: Books, out: Console) -> None:
     """Steps that failed of themselves, with where to read more."""
-    graph = sweep.plan.graph
-    own: Sequence[str] = [key for key, why in sweep.errors.items() if not why.startswith(failures.NEEDED_STEP)]
+    graph, own = books.plan.graph, books.own_failures()
     for key in own[:SHOWN_FAILURES]:
         step = graph.steps[key]
-        where = sweep.plan.store.shown_step(step.kind, key)
-        out.print(f"failed: {console.describe(graph, step)}: {sweep.errors[key]}\n  see {where}", soft_wrap=True)
+        where = books.plan.store.shown_step(step.kind, key)
+        out.print(f"failed: {console.describe(graph, step)}: {books.errors[key]}\n  see {where}", soft_wrap=True)
     if len(own) > SHOWN_FAILURES:
         out.print(f"and {len(own) - SHOWN_FAILURES} more; see --status")
+    if own:
+        out.print("--retry-failed tries them again from where they were, --restart-failed from nothing")

@@ -29,9 +29,7 @@ def _drive(
 ) -> tuple[FakePool, Notes]:
     pool, notes = FakePool(machines, fate=fate, seed=seed), Notes()
     priority = {key: float(position) for position, key in enumerate(steps)}
-    scheduler = Scheduler(
-        steps=steps, finished=finished, priority=priority, demands=demands or {}, may_halve=may_halve
-    )
+    scheduler = Scheduler(steps=steps, finished=finished, priority=priority, demands=demands or {}, may_halve=may_halve)
     drive = Drive(
         scheduler=scheduler, fleet=Fleet(), pool=pool, ledger=FakeLedger(), watch=notes, clock=ticking(), interval=0
     )
@@ -278,7 +276,7 @@ def test_a_large_training_is_not_starved_by_small_ones() -> None:
     steps = graph(40, 0)
     demands = demands_of(steps, train=Demand(gpus=0.5)) | {"train39": Demand(workers=4, gpus=1)}
     pool, notes = FakePool([node(cpus=8, gpus=4)], seed=3), Notes()
-    priority = {key: 1.0 for key in steps} | {"train39": 0.9, **{f"train{n}": 2.0 for n in range(8)}}
+    priority = dict.fromkeys(steps, 1.0) | {"train39": 0.9, **{f"train{n}": 2.0 for n in range(8)}}
     priority |= {f"train{n}": 0.1 for n in range(8, 39)}
     scheduler = Scheduler(
         steps=steps, finished=(), priority=priority, demands=demands, seconds=dict.fromkeys(steps, 10.0)

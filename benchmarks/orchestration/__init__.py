@@ -1,4 +1,4 @@
-"""Orchestration: what a step costs that does nothing, how long a look at the results folder takes, how full GPUs are."""
+"""Orchestration: what a step that does nothing costs, how long a look at the results takes, how full GPUs are."""
 
 from collections.abc import Iterator
 from importlib import import_module

@@ -48,7 +48,9 @@ def _write(path: Path, value: Any) -> None:
 def corpus(settings: Any, *, out: Path) -> None:
     """As `workers.corpus.prepare`."""
     queries = {"train": 100, "dev": settings.dev, "test": settings.test}
-    _write(out / "summary.json", {"name": "nothing", "hash": "h", "documents": 9, "queries": queries, "train_pairs": 99})
+    _write(
+        out / "summary.json", {"name": "nothing", "hash": "h", "documents": 9, "queries": queries, "train_pairs": 99}
+    )
 
 
 def prepare(settings: Any, *, out: Path, **needs: Path) -> None:

@@ -56,7 +56,10 @@ class _Worker:
         """Do one step; see `jobs.run`."""
         if place.size > 1:
             place = replace(place, host=ray.util.get_node_ip_address())
-        return jobs.run(self._desk, task.step, owner=owner, place=place, cut=jobs.Cut.of(task.demand, task.halvings))
+        return jobs.run(self._desk, task.step, owner=owner, place=place, demand=task.demand, halvings=task.halvings)
+
+
+_ACTOR = ray.remote(concurrency_groups={"control": 1})(_Worker)
 
 
 @dataclass(kw_only=True)
@@ -93,7 +96,7 @@ class RayPool:
     def submit(self, task: Task, workers: Sequence[Worker], owner: str) -> None:
         """Begin the attempt on the workers of its seat; rank 0 is the first. Those that are new are started."""
         flight = _Flight(task=task)
-        limit = self._resources.timeout_of(task.step.kind)
+        limit = self._resources.timeout.of(task.step.kind)
         if limit is not None:
             flight.deadline = time.monotonic() + limit
             flight.late = _failed(task, failures.TIMEOUT, f"not done after {limit:g} s (resources.timeout)")
@@ -109,11 +112,10 @@ class RayPool:
             "num_cpus": worker.cpus,
             "num_gpus": worker.gpus,
             "max_restarts": 0,
-            "concurrency_groups": {"control": 1},
             "scheduling_strategy": NodeAffinitySchedulingStrategy(worker.node, soft=False),
         }
         variables = environment(worker.cpus, worker.gpus)
-        actor = ray.remote(_Worker).options(**options).remote(self._desk, variables)
+        actor = _ACTOR.options(**options).remote(self._desk, variables)
         self._actors[worker.id], self._nodes_of[worker.id] = actor, worker.node
         self._starting[worker.id] = (actor.ready.remote(), time.monotonic())
 
@@ -158,19 +160,19 @@ class RayPool:
         try:
             outcome: jobs.Outcome = ray.get(reference)
         except OutOfMemoryError as error:
-            return _failed(task, failures.OUT_OF_MEMORY, _short(error)), True
+            return _failed(task, failures.OUT_OF_MEMORY, failures.short(error)), True
         except RayTaskError as error:
-            return _failed(task, failures.ERROR, _short(error)), False
+            return _failed(task, failures.ERROR, failures.short(error)), False
         except ActorDiedError as error:
             return self._dead(error, task, worker), True
         except (ActorUnavailableError, RayError) as error:
-            return _failed(task, failures.NODE_LOST, _short(error)), True
+            return _failed(task, failures.NODE_LOST, failures.short(error)), True
         self._failed_starts = 0
         return outcome, False
 
     def _dead(self, error: ActorDiedError, task: Task, worker: int) -> jobs.Outcome:
         """Of a process that is gone: with its node, before it began, or by itself."""
-        text = _short(error)
+        text = failures.short(error)
         if "creation task" in str(error):
             self._failed_starts += 1
             if self._failed_starts >= FAILED_STARTS:
@@ -215,7 +217,9 @@ class RayPool:
             elif now - since > SLOW_START_SECONDS:
                 del self._starting[worker]
                 name = self._nodes.name(self._nodes_of[worker])
-                self._say(f"a worker on {name} has not started for {now - since:.0f} s; does another job hold its cores?")
+                self._say(
+                    f"a worker on {name} has not started for {now - since:.0f} s; does another job hold its cores?"
+                )
 
     def stop(self) -> None:
         """Ask all that runs to save what it has and end."""
@@ -230,12 +234,6 @@ class RayPool:
 
 def _failed(task: Task, kind: str, error: str) -> jobs.Outcome:
     return jobs.Outcome(key=task.step.key, status="failed", kind=kind, error=error)
-
-
-def _short(error: BaseException) -> str:
-    """Ray's long messages, on one line and cut."""
-    text = " ".join(str(error).split())
-    return text if len(text) <= 300 else text[:297] + "..."
 
 
 TELLING = (
