@@ -43,6 +43,8 @@ class Attempt:
     error: str | None = None
     node: str | None = None
     """The machine's name."""
+    pid: int | None = None
+    """Of the process there."""
     placement: dict[str, Any] = field(default_factory=dict)
     """How a training was cut to fit: workers, zero_stage, offload, micro_batch."""
     log: str | None = None

@@ -3,6 +3,7 @@
 Nothing here knows Ray: the driver calls `run` for a corpus, a worker actor for everything else.
 """
 
+import os
 import socket
 import time
 from collections.abc import Callable, Mapping
@@ -96,9 +97,8 @@ def run(
     try:
         fit = replace(step, settings=fitted(step.settings, demand, place.size, halvings))
         if place.rank == 0:
-            here = Attempt(
-                started=attempts.now(), node=socket.gethostname(), placement=placement(fit.settings, place.size)
-            )
+            how = placement(fit.settings, place.size)
+            here = Attempt(started=attempts.now(), node=socket.gethostname(), pid=os.getpid(), placement=how)
             done = _lead(desk, fit, owner, place, here, capture)
         else:
             done = _follow(desk, fit, owner, place, capture)
