@@ -1,7 +1,8 @@
 """What follows when a step ends: rows of trials, curves, what is told to people and to W&B."""
 
 from collections import defaultdict
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
+from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -11,6 +12,7 @@ from orchestrator.jobs import Outcome
 from orchestrator.scheduler import Scheduler, Task
 from orchestrator.steps import Step, Trial
 from results import schema, tables
+from results.errors import TornFile
 from results.store import Store
 
 
@@ -56,10 +58,14 @@ class Books:
     def started(self, task: Task) -> None:
         """An attempt has begun."""
         self.view.started(task)
+        if task.step.kind == "train":
+            self.tracker.began(task.step.key)
 
     def retried(self, task: Task, outcome: Outcome) -> None:
         """An attempt has failed, and there will be another."""
         self.view.retried(task, outcome)
+        if task.step.kind == "train":
+            self.tracker.paused(task.step.key)
 
     def tick(self, fleet: Fleet, scheduler: Scheduler) -> None:
         """Called a few times a second."""
@@ -98,29 +104,28 @@ class Books:
             self.removed += rows.remove_superseded(self._store, self._grid, self._superseded[trial.label], trial)
         self._waiting[trial.train] -= 1
         if not self._waiting[trial.train]:
-            self._track(trial.train)
-
-    def _track(self, train: str) -> None:
-        """All trials of a training have their rows."""
-        trials = self._trials_of[train]
-        if self.tracker.wants(train, [trial.trial for trial in trials]):
-            its_rows = read_rows(self._store, self._grid, trials)
-            config = {name: its_rows[0].get(name) for name in tracking.CONFIG}
-            settings = self.plan.graph.steps[train].settings.model_dump(mode="json")
-            first = trials[0]
-            training = tracking.Training(
-                key=train,
-                name=f"{first.corpus} {first.identifiers} {first.model} d{first.pairs} s{first.seed}",
-                config=config | {"settings": settings},
-                curve=rows.read_curve(self._store, train),
-                rows=its_rows,
-                tags=(first.corpus, first.identifiers, first.family, first.model),
-            )
-            self.tracker.put(training)
+            self.tracker.ended(trial.train, [other.trial for other in self._trials_of[trial.train]])
 
     def own_failures(self) -> list[str]:
         """Steps that failed of themselves, not for one that they needed."""
         return [key for key, why in self.errors.items() if not why.startswith(failures.NEEDED_STEP)]
+
+
+def reader_of_trainings(made: plan.Plan) -> Callable[[str], tracking.Training]:
+    """What tracking reads of a training, by its key."""
+    sharing: dict[str, list[Trial]] = defaultdict(list)
+    for trial in made.graph.trials:
+        sharing[trial.train].append(trial)
+    grid = made.loaded.grid.name
+
+    def read(train: str) -> tracking.Training:
+        found: list[dict[str, Any]] = []
+        for trial in sharing[train]:
+            with suppress(FileNotFoundError, TornFile):  # it has not ended yet
+                found += read_rows(made.store, grid, [trial])
+        return tracking.describe(made.graph, sharing[train], rows.read_curve(made.store, train), found)
+
+    return read
 
 
 def read_rows(store: Store, grid: str, trials: Iterable[Trial]) -> list[dict[str, Any]]:

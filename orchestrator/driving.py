@@ -9,7 +9,7 @@ from typing import Protocol
 from orchestrator import failures
 from orchestrator.fleet import Fleet, Worker
 from orchestrator.jobs import Outcome
-from orchestrator.nodes import Node
+from orchestrator.nodes import Node, describe_demand, describe_nodes
 from orchestrator.scheduler import Scheduler, Task
 from orchestrator.steps import Step
 
@@ -193,12 +193,8 @@ class Drive:
         if now - self._stalled > NO_ROOM_SECONDS and now - self._told > 300:
             self._told = now
             key = self.scheduler.ready()[0]
-            demand = self.scheduler.demand(key)
-            there = ", ".join(f"{n.name}: {n.cpus:g} CPUs, {n.gpus} GPUs" for n in self.fleet.nodes.values()) or "none"
-            self.watch.line(
-                f"waiting for machines: {self.scheduler.steps[key].kind} needs {demand.workers} x "
-                f"({demand.cpus:g} CPUs, {demand.gpus:g} GPUs, {demand.memory / 2**30:.1f} GiB); there are {there}"
-            )
+            what = f"{self.scheduler.steps[key].kind} needs {describe_demand(self.scheduler.demand(key))}"
+            self.watch.line(f"waiting for machines: {what}; there are {describe_nodes(self.fleet.nodes.values())}")
 
     def _wind_up(self) -> None:
         """Let what runs save what it has, for a while."""

@@ -7,6 +7,7 @@ from workers.errors import BadInput, Diverged, Interrupted, out_of_memory, stora
 BAD_INPUT = "bad_input"
 DIVERGED = "diverged"
 OUT_OF_MEMORY = "out_of_memory"
+STORAGE = "storage"
 WORKER_DIED = "worker_died"
 NODE_LOST = "node_lost"
 TIMEOUT = "timeout"
@@ -15,6 +16,8 @@ INTERRUPTED = "interrupted"
 """Asked to stop: no failure, and the step goes on from where it was."""
 NEEDED_STEP = "needed_step"
 ERROR = "error"
+INTERRUPTED = "interrupted"
+"""No failure: the step was asked to stop and goes on later from where it was."""
 
 FINAL = frozenset({BAD_INPUT, DIVERGED, NEEDED_STEP})
 """Kinds that end the same way however often they are tried."""

@@ -5,7 +5,7 @@ ones are kept because they are warm, and give way where a step of another size n
 """
 
 from collections.abc import Collection, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from orchestrator.nodes import Demand, Node
 
@@ -43,18 +43,25 @@ class _Room:
     cpus: float
     memory: float
     gpus: list[float]
+    gpu_bytes: int
+    """Of each GPU."""
 
     @classmethod
     def of(cls, node: Node) -> "_Room":
-        return cls(cpus=node.cpus, memory=node.memory, gpus=[1.0] * node.gpus)
+        return cls(cpus=node.cpus, memory=node.memory, gpus=[1.0] * node.gpus, gpu_bytes=node.gpu_bytes)
 
     def copy(self) -> "_Room":
-        return _Room(cpus=self.cpus, memory=self.memory, gpus=list(self.gpus))
+        return replace(self, gpus=list(self.gpus))
 
     def take(self, demand: Demand) -> tuple[int, ...] | None:
         """GPUs for one more worker of the demand; None, and nothing taken, where there is no room."""
         devices = self._devices(demand.gpus)
-        if devices is None or self.cpus < demand.cpus - EPSILON or self.memory < demand.memory:
+        if (
+            devices is None
+            or (devices and self.gpu_bytes < demand.gpu_bytes)
+            or self.cpus < demand.cpus - EPSILON
+            or self.memory < demand.memory
+        ):
             return None
         self.memory -= demand.memory
         self.hold(demand.cpus, demand.gpus, devices, -1)
@@ -62,6 +69,8 @@ class _Room:
 
     def count(self, demand: Demand) -> int:
         """How many workers of the demand find room, up to as many as it wants."""
+        if demand.gpus and self.gpu_bytes < demand.gpu_bytes:
+            return 0
         counts = [float(demand.workers)]
         if demand.cpus:
             counts.append((self.cpus + EPSILON) // demand.cpus)
@@ -153,7 +162,8 @@ class Fleet:
 
     def _is_like(self, worker: Worker, demand: Demand, avoid: Collection[str]) -> bool:
         same = worker.cpus == demand.cpus and worker.gpus == demand.gpus and worker.node not in avoid
-        return same and self._rooms[worker.node].memory >= demand.memory
+        room = self._rooms[worker.node]
+        return same and (not demand.gpus or room.gpu_bytes >= demand.gpu_bytes) and room.memory >= demand.memory
 
     def _has_memory(self, members: Iterable[int], demand: Demand) -> bool:
         nodes = [self.workers[one].node for one in members]

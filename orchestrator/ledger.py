@@ -33,7 +33,7 @@ class StoreLedger:
             self.release(step)
             return failure(step, record)
         self._owners += 1
-        return f"{self.leases.driver}-{self._owners}"
+        return f"{self.leases.driver.id}-{self._owners}"
 
     def release(self, step: Step) -> None:
         """See `driving.Ledger`."""

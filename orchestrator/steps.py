@@ -137,6 +137,7 @@ def _decisive_training(training: TrainingSettings) -> dict[str, Any]:
     values = training.model_dump(mode="json")
     for name in ("log_every", "checkpoint_every"):
         values[name] = TrainingSettings.model_fields[name].default
+    del values["keep_weights"]
     values["zero_stage"] = training.stage
     if training.offloaded == "none":
         del values["offload"]  # the key of trainings from before there was a choice

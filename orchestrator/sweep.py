@@ -4,7 +4,7 @@ import json
 import shlex
 import subprocess
 import sys
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from functools import partial
@@ -14,7 +14,7 @@ from typing import Literal
 from rich.console import Console
 
 from orchestrator import console, failures, jobs, live, plan, status, tracking
-from orchestrator.books import Books, read_rows
+from orchestrator.books import Books, read_rows, reader_of_trainings
 from orchestrator.driving import Drive, Pool
 from orchestrator.estimates import costs, ranks
 from orchestrator.fitting import may_halve
@@ -22,7 +22,9 @@ from orchestrator.fleet import Fleet
 from orchestrator.grid import Loaded, load
 from orchestrator.interruption import Interruption
 from orchestrator.ledger import StoreLedger, failure
-from orchestrator.nodes import Demand
+from orchestrator.nodes import Demand, Node, describe_demand, describe_nodes
+from orchestrator.placement import demands
+from orchestrator.resources import nodes_of
 from orchestrator.scheduler import Scheduler
 from results.errors import BadAddress
 from results.leases import Leases
@@ -120,7 +122,7 @@ def run(made: plan.Plan, desk: jobs.Desk, out: Console, law: Law) -> int:
         say(f"{grid.name}: {trials:,} trials, {steps:,} steps, {new:,} of them new")
         cost = costs(made.graph, made.summary)
         newest = live.NewestLaw(partial(law, made.store.shown(grid.name)))
-        tracker = stack.enter_context(tracking.Tracker(grid.tracking, made.store, grid.name))
+        tracker = stack.enter_context(tracking.Tracker(grid.tracking, made.store, grid.name, reader_of_trainings(made)))
         view = stack.enter_context(live.make_view(made, console.Progress(made.new, cost), out, newest))
         books = Books(plan=made, view=view, tracker=tracker, commit=desk.git_commit)
         books.write_finished()
@@ -154,7 +156,7 @@ def _machine(made: plan.Plan, desk: jobs.Desk, say: Callable[[str], None]) -> It
     Raises:
         BadInput: there is no room for a step.
     """
-    from orchestrator.cluster import RayPool, connected
+    from orchestrator.cluster import RayPool, connected, is_own
 
     resources = made.loaded.grid.resources
     with connected(resources), Leases(made.store) as leases, Interruption(say) as asked:
@@ -165,7 +167,7 @@ def _machine(made: plan.Plan, desk: jobs.Desk, say: Callable[[str], None]) -> It
             yield _Machine(
                 pool=pool,
                 fleet=fleet,
-                demands=_demands(made, fleet),
+                demands=_demands(made, pool.nodes() if resources.cluster is None or is_own() else nodes_of(resources)),
                 ledger=StoreLedger(store=made.store, leases=leases),
                 asked_to_stop=asked,
             )
@@ -173,12 +175,19 @@ def _machine(made: plan.Plan, desk: jobs.Desk, say: Callable[[str], None]) -> It
             pool.close()
 
 
-def _demands(made: plan.Plan, fleet: Fleet) -> dict[str, Demand]:
-    resources = made.loaded.grid.resources
-    found = {step.key: Demand(cpus=resources.cpus_per_worker, workers=step.workers) for step in made.new}
-    for demand in set(found.values()):
-        if not fleet.has_room(demand):
-            raise BadInput("resources: a step needs more than there is")
+def _demands(made: plan.Plan, nodes: Sequence[Node]) -> dict[str, Demand]:
+    """What the steps take of such machines.
+
+    Raises:
+        BadInput: a step has room on none of them.
+    """
+    found = demands(made.graph, made.loaded, nodes, made.summary)
+    empty = Fleet()
+    empty.update(nodes)
+    for step in made.new:
+        if not empty.has_room(found[step.key]):
+            needs = describe_demand(found[step.key])
+            raise BadInput(f"resources: {step.kind} needs {needs}, more than there is: {describe_nodes(nodes)}")
     return found
 
 

@@ -91,7 +91,7 @@ def test_packing_and_cutting_change_nothing(family: str, limit: int, monkeypatch
     held_out = Pairs(sources=QUERIES, source=np.zeros(60, int), document=np.arange(60), target=targets, view=view)
     queries = np.array([3, 0, 2, 1])
     candidates = [np.sort(rng.choice(60, size=n, replace=False)) for n in (10, 30, 1, 5)]
-    monkeypatch.setattr(cgl, "search_limit", lambda: limit)
+    monkeypatch.setattr(cgl, "search_limit", lambda given: limit)
     found = cgl.candidate_log_probs(model, held_out, queries, candidates, np.ones(60, int), 64)
     for query, rows, log_probs in zip(queries, candidates, found, strict=True):
         expected = [pair_log_prob(model, QUERIES, query, targets, row) for row in rows]

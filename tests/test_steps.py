@@ -106,6 +106,7 @@ def test_the_same_grid_has_the_same_keys_wherever_its_corpus_lies(folder: Path) 
     [
         ("training.log_every=3", []),
         ("training.checkpoint_every=7", []),
+        ("training.keep_weights=false", []),
         ("resources.workers=7", []),
         ("tracking.project=other", []),
         ("name=other", []),

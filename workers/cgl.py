@@ -24,6 +24,7 @@ from workers.models.likelihood import first_alike, identifier_log_probs
 from workers.models.sessions import open_session
 from workers.ragged import Ragged
 from workers.search_memory import SearchMemory
+from workers.stopping import stop_here
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -71,18 +72,23 @@ def draw_contests(held_out: Pairs, queries: np.ndarray, negatives: int, seed: in
 
 
 def contest_losses(
-    model: PreTrainedModel, ids: IdentifierSet, contests: list[Contest], end: int, longest: int
+    model: PreTrainedModel,
+    ids: IdentifierSet,
+    contests: list[Contest],
+    end: int,
+    longest: int,
+    memory_mb: int | None = None,
 ) -> Losses:
-    """Score every contest. `end` and `longest` are how a query is ended and cut.
+    """Score every contest. `end` and `longest` are how a query is ended and cut, `memory_mb` what a batch may take.
 
-    Raises Diverged where the model gives no finite likelihood.
+    Raises Diverged where the model gives no finite likelihood, and Interrupted between two batches when asked to stop.
     """
     target = ids.held_out.target
     alike = _first_alike(ids.held_out)
     candidates = [np.unique(alike[np.concatenate([contest.right, contest.negatives])]) for contest in contests]
     queries = np.array([contest.query for contest in contests], dtype=np.int64)
     ends = ids.ends(ids.held_out.view, end)
-    sums = candidate_log_probs(model, ids.held_out, queries, candidates, ends, longest)
+    sums = candidate_log_probs(model, ids.held_out, queries, candidates, ends, longest, memory_mb)
     parts = []
     for contest, rows, log_probs in zip(contests, candidates, sums, strict=True):
         right, negatives = (np.searchsorted(rows, alike[each]) for each in (contest.right, contest.negatives))
@@ -119,6 +125,7 @@ def candidate_log_probs(
     candidates: list[np.ndarray],
     ends: np.ndarray,
     longest: int,
+    memory_mb: int | None = None,
 ) -> list[np.ndarray]:
     """For each of `queries` the log-probability of each of its candidates, which are rows of the held-out pairs.
 
@@ -135,7 +142,7 @@ def candidate_log_probs(
         device=model.device.type,
         kept_values=0,
     )
-    limit = search_limit()
+    limit = search_limit(memory_mb)
     packs = [
         pack
         for query in np.argsort(prompt, kind="stable")
@@ -144,6 +151,7 @@ def candidate_log_probs(
     together = memory.queries(max((len(pack.places) for pack in packs), default=1), limit)
     found = [np.zeros(len(rows)) for rows in candidates]
     for start in range(0, len(packs), together):
+        stop_here(f"scoring, {start} of {len(packs)} groups of identifiers done")
         batch = packs[start : start + together]
         asked = queries[[pack.query for pack in batch]]
         session = open_session(model, held_out.sources, asked, np.array([pack.end for pack in batch]), longest)

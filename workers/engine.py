@@ -1,37 +1,23 @@
-"""DeepSpeed, as far as Gridlaw uses it: one process group, one engine, whole checkpoints, weights out.
+"""DeepSpeed, as far as Gridlaw uses it: one process group, one engine, weights out. Checkpoints: `checkpoints.py`.
 
 Pitfalls that are handled here so that nothing else needs to know them: on CPU neither DeepSpeed's Adam nor its
-shared-memory collectives are used, because both compile C++ at run time; every rank saves to the same path;
-a checkpoint counts only once a marker written after it names it.
+shared-memory collectives are used, because both compile C++ at run time; its checkpoints are written and read without
+pickle.
 """
 
-import logging
 import os
-import shutil
 from pathlib import Path
 from typing import Any
 
 import torch
+import torch.distributed as distributed
 from torch import nn
 
-from results.files import read_json, sync, write_json
-from workers.device import on_gpu
-from workers.errors import Diverged
+from workers.accelerator import ON_GPU, deepspeed, get_accelerator
+from workers.device import device
 from workers.settings import ProcessGroup, TrainingSettings
+from workers.states import StateFiles
 from workers.training_memory import BUCKET, LIVE, SUB_GROUP, even
-
-_ON_GPU = on_gpu()
-if not _ON_GPU:
-    os.environ.setdefault("DS_ACCELERATOR", "cpu")  # read when DeepSpeed is imported
-
-import deepspeed  # noqa: E402
-import deepspeed.ops  # noqa: E402
-import torch.distributed as distributed  # noqa: E402
-from deepspeed.accelerator import get_accelerator  # noqa: E402
-
-deepspeed.utils.logger.setLevel(logging.ERROR)
-
-MARKER = "checkpoint.json"
 
 
 def join(group: ProcessGroup) -> None:
@@ -39,9 +25,9 @@ def join(group: ProcessGroup) -> None:
     os.environ.update(RANK=str(group.rank), WORLD_SIZE=str(group.size), LOCAL_RANK="0")
     if distributed.is_initialized():
         return
-    if not _ON_GPU:
+    if not ON_GPU:
         deepspeed.ops.__compatible_ops__["deepspeed_shm_comm"] = False
-    backend = "nccl" if _ON_GPU else "gloo"
+    backend = "nccl" if ON_GPU else "gloo"
     if group.size == 1:
         distributed.init_process_group(backend, store=distributed.HashStore(), rank=0, world_size=1)
     else:
@@ -55,14 +41,23 @@ def wait_for_all() -> None:
     distributed.barrier()
 
 
-def mean_over_group(value: torch.Tensor) -> float:
-    """The mean of a scalar over all ranks, the same number on each."""
-    total = value.detach().float()
-    if distributed.get_world_size() > 1:
-        total = total.clone()
-        distributed.all_reduce(total)
-        total /= distributed.get_world_size()
-    return float(total)
+def sum_over_group(values: torch.Tensor) -> torch.Tensor:
+    """Tensors of one shape, one a rank, added up: the same on each."""
+    if distributed.get_world_size() == 1:
+        return values
+    total = values.detach().to(device(), copy=True)
+    distributed.all_reduce(total)
+    return total
+
+
+def all_agree(mine: bool) -> bool:
+    """Whether every rank says yes."""
+    return int(sum_over_group(torch.tensor(int(mine)))) == distributed.get_world_size()
+
+
+def told_by_first(number: int) -> int:
+    """The number that rank 0 gives; what the others give is not looked at."""
+    return int(sum_over_group(torch.tensor(number if distributed.get_rank() == 0 else 0)))
 
 
 def make_engine(
@@ -93,6 +88,7 @@ def make_engine(
     engine, *_ = deepspeed.initialize(
         model=module, optimizer=optimizer, lr_scheduler=schedule, config=config, dist_init_required=False
     )
+    engine.checkpoint_engine = StateFiles()
     return engine
 
 
@@ -134,7 +130,7 @@ def _spread(module: nn.Module, settings: TrainingSettings, config: dict[str, Any
 def uses_bf16(settings: TrainingSettings) -> bool:
     """bf16 where it is asked for, or where `auto` finds a GPU that has it."""
     if settings.precision == "auto":
-        return _ON_GPU and torch.cuda.is_bf16_supported(including_emulation=False)
+        return ON_GPU and torch.cuda.is_bf16_supported(including_emulation=False)
     return settings.precision == "bf16"
 
 
@@ -152,57 +148,29 @@ def clip_gradient(engine: deepspeed.DeepSpeedEngine, largest: float) -> float:
     return float(torch.nn.utils.clip_grad_norm_(parameters, largest))
 
 
-def save_checkpoint(
-    engine: deepspeed.DeepSpeedEngine, folder: Path, group: ProcessGroup, state: dict[str, Any]
-) -> None:
-    """Save weights, optimizer and `state` (which has `step`), then name it in the marker and drop older ones."""
-    tag = f"step-{state['step']}"
-    engine.save_checkpoint(str(folder), tag=tag, client_state=state, save_latest=False)
-    wait_for_all()
-    if group.rank == 0:
-        sync(folder / tag)
-        write_json(folder / MARKER, {"tag": tag, "sizes": _sizes(folder / tag), **state})
-        for old in folder.glob("step-*"):
-            if old.name != tag:
-                shutil.rmtree(old)
-    wait_for_all()
+def layout(engine: deepspeed.DeepSpeedEngine) -> dict[str, int | bool | str]:
+    """How the engine cuts and places its state: only an engine with the same layout can load its checkpoints."""
+    optimizer, parameters = engine.zero_offload_optimizer(), engine.zero_offload_param()
+    return {
+        "workers": distributed.get_world_size(),
+        "zero_stage": int(engine.zero_optimization_stage()),
+        "bf16": bool(engine.bfloat16_enabled()),
+        "offload_optimizer": "none" if optimizer is None else str(optimizer.device.value),
+        "offload_parameters": "none" if parameters is None else str(parameters.device.value),
+    }
 
 
-def load_checkpoint(engine: deepspeed.DeepSpeedEngine, folder: Path) -> dict[str, Any] | None:
-    """Restore the newest whole checkpoint and return its state; None where there is none or a file of it is torn."""
-    if not (folder / MARKER).exists():
-        return None
-    state: dict[str, Any] = read_json(folder / MARKER)
-    if _sizes(folder / state["tag"]) != state["sizes"]:
-        return None
-    path, _ = engine.load_checkpoint(str(folder), tag=state["tag"])
-    if path is None:
-        raise RuntimeError(f"the checkpoint {state['tag']} is whole, but DeepSpeed does not load it")
-    return state
-
-
-def _sizes(folder: Path) -> dict[str, int]:
-    """Bytes of each file below a folder; empty where it is gone."""
-    return {str(path.relative_to(folder)): path.stat().st_size for path in folder.rglob("*") if path.is_file()}
+def weights_are_finite(engine: deepspeed.DeepSpeedEngine) -> bool:
+    """Whether no rank holds a weight, or its part of one under ZeRO stage 3, that is not finite."""
+    parts = (getattr(parameter, "ds_tensor", parameter) for parameter in engine.module.parameters())
+    return all_agree(all(bool(part.detach().isfinite().all()) for part in parts))
 
 
 def save_weights(engine: deepspeed.DeepSpeedEngine, model: Any, folder: Path, group: ProcessGroup) -> None:
-    """Weights in the Hugging Face format, gathered from all ranks where ZeRO stage 3 has spread them.
-
-    Raises Diverged where the last update has left one that is not finite.
-    """
+    """Weights in the Hugging Face format, gathered from all ranks where ZeRO stage 3 has spread them."""
     gathered: dict[str, Any] = {}
     if engine.zero_optimization_stage() == 3:
         gathered = engine._zero3_consolidated_16bit_state_dict() or {}
     if group.rank == 0:
         state = {name.removeprefix("model."): value for name, value in gathered.items()} or model.state_dict()
-        if not all(bool(value.isfinite().all()) for value in state.values()):
-            raise Diverged("a weight is not finite after the last update")
         model.save_pretrained(folder, state_dict=state)
-
-
-def remove_checkpoints(folder: Path) -> None:
-    """Drop the optimizer's state once the weights are out."""
-    (folder / MARKER).unlink(missing_ok=True)
-    for checkpoint in folder.glob("step-*"):
-        shutil.rmtree(checkpoint)

@@ -27,7 +27,7 @@ def score(job: ScoreJob, *, corpus: Path, tokenizer: Path, identifiers: Path, tr
     contests = draw_contests(
         loaded.ids.held_out, np.sort(loaded.queries(settings.split)), settings.negatives, settings.seed
     )
-    losses = contest_losses(loaded.model, loaded.ids, contests, loaded.end, loaded.query_length)
+    losses = contest_losses(loaded.model, loaded.ids, contests, loaded.end, loaded.query_length, settings.memory_mb)
     metrics: dict[str, Any] = {
         "cgl_chance": float(np.log1p(settings.negatives)),
         "cgl_published_chance": float(np.log1p(1 / settings.negatives)),

@@ -17,8 +17,10 @@ GPU_SHARE = 0.5
 """Of the GPU's memory; weights and the allocator's slack have the rest."""
 
 
-def search_limit() -> int:
-    """Bytes that a batch of a search may take on this worker's device."""
+def search_limit(megabytes: int | None = None) -> int:
+    """Bytes that a batch of a search may take: as many as are given, else by this worker's device."""
+    if megabytes is not None:
+        return megabytes * 2**20
     if on_gpu():
         return int(GPU_SHARE * torch.cuda.get_device_properties(0).total_memory)
     return CPU_LIMIT

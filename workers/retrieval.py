@@ -19,6 +19,7 @@ from workers.decoding.naming import rank_named
 from workers.decoding.sampling import Sampling, sample
 from workers.decoding.torch_step import DeviceIndex
 from workers.decoding.view import View
+from workers.errors import BadInput
 from workers.flops import inference_flops
 from workers.identifiers.sets import IdentifierSet
 from workers.memory import reuse_freed_memory, search_limit
@@ -27,6 +28,7 @@ from workers.models.sessions import ScoringSession, open_session
 from workers.reranking import Ranking
 from workers.search_memory import SearchMemory
 from workers.settings import Budget, EvaluationSettings
+from workers.stopping import stop_here
 from workers.tokenized import TokenizedCorpus
 from workers.warm import keep
 
@@ -85,11 +87,19 @@ class Answers:
 
 
 def load_trained(corpus: Path, tokenizer: Path, identifiers: Path, train: Path) -> Loaded:
-    """Load once for all the budgets of a training: the worker keeps it until another is asked for or trained."""
+    """Load once for all the budgets of a training: the worker keeps it until another is asked for or trained.
+
+    Raises BadInput where the training's weights were dropped.
+    """
     return keep((corpus, tokenizer, identifiers, train), lambda: _load(corpus, tokenizer, identifiers, train))
 
 
 def _load(corpus: Path, tokenizer: Path, identifiers: Path, train: Path) -> Loaded:
+    if not (train / "weights").is_dir():
+        raise BadInput(
+            f"training.keep_weights: the weights of the training {train.name} were dropped when its evaluations had "
+            "been done; to evaluate it again it must be trained again, with keep_weights: true"
+        )
     reuse_freed_memory()
     return Loaded(
         model=build.load(train / "weights"),
@@ -101,13 +111,14 @@ def _load(corpus: Path, tokenizer: Path, identifiers: Path, train: Path) -> Load
 
 
 def retrieve(loaded: Loaded, settings: EvaluationSettings, budget: Budget) -> Answers:
-    """Search and rank in batches of queries of like length."""
+    """Search and rank in batches of queries of like length. Raises Interrupted between two of them when asked to."""
     run: dict[str, list[tuple[str, float]]] = {}
     latency: dict[str, float] = {}
     flops: list[np.ndarray] = []
     rows = loaded.queries(settings.split)
     size = batch_size(loaded, settings, budget)
     for start in range(0, len(rows), size):
+        stop_here(f"searching, {start} of {len(rows)} queries done")
         batch = rows[start : start + size]
         began = time.perf_counter()
         ranked, cost = _answer(loaded, settings, budget, batch)
@@ -122,8 +133,11 @@ def retrieve(loaded: Loaded, settings: EvaluationSettings, budget: Budget) -> An
 
 
 def batch_size(loaded: Loaded, settings: EvaluationSettings, budget: Budget) -> int:
-    """Queries that are decoded together: as asked for, else as many as memory allows by the formula."""
-    if settings.batch is not None:
+    """Queries that are decoded together: as asked for, else as many as memory allows by the formula.
+
+    Where both a batch and a limit to memory are given, the smaller of the two.
+    """
+    if settings.batch is not None and settings.memory_mb is None:
         return settings.batch
     views = [loaded.ids.views[number] for number in searched(loaded.ids, budget)]
     memory = SearchMemory(
@@ -133,13 +147,14 @@ def batch_size(loaded: Loaded, settings: EvaluationSettings, budget: Budget) -> 
         value_bytes=loaded.model.dtype.itemsize,
         device=loaded.model.device.type,
     )
-    limit = search_limit() if settings.memory_mb is None else settings.memory_mb * 2**20
+    limit = search_limit(settings.memory_mb)
     rows = max(budget.beams or 0, budget.samples or 0)
     if budget.rerank is not None:
         each = 1 if loaded.ids.ranks_by == "evidence" else max(view.most_rows for view in views)
         rows = max(rows, budget.rerank * each)
     held = 1 if budget.rerank is None else len(views)  # encoded queries are kept to rank again
-    return memory.queries(rows, limit // held)
+    allowed = memory.queries(rows, limit // held)
+    return allowed if settings.batch is None else min(allowed, settings.batch)
 
 
 def searched(ids: IdentifierSet, budget: Budget) -> list[int]:

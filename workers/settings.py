@@ -130,7 +130,8 @@ class TrainingSettings(Settings):
     """Pairs an optimizer step, over all workers and accumulation."""
     micro_batch: Count | None = None
     """Pairs a forward pass of one worker; where left out, the whole batch's share on a CPU, and on a GPU as much of
-    it as fits. One that was not asked for is part of no key."""
+    it as fits. One that was not asked for is part of no key. However the batch is cut, the loss and its gradient are
+    those of the whole, but for rounding (and for dropout, where a pretrained model has some)."""
     learning_rate: Positive | None = None
     """For every model; the ladder's own where left out."""
     warmup: Fraction = 0.05
@@ -147,6 +148,9 @@ class TrainingSettings(Settings):
     """Optimizer steps between checkpoints."""
     log_every: Count = 20
     """Optimizer steps between rows of the curve."""
+    keep_weights: bool = True
+    """Whether weights stay when the last evaluation that the grid asks of them is done. Without them a new budget
+    needs the training once more. Part of no key."""
     zero_stage: Annotated[
         int | Auto, auto_or("a stage from 0 to 3", lambda value: isinstance(value, int) and 0 <= value <= 3)
     ] = "auto"
@@ -242,11 +246,11 @@ class EvaluationSettings(Settings):
     depth: Annotated[int, Field(strict=True, ge=100)] = 100
     """Documents a query in the run file."""
     batch: Count | None = None
-    """Queries decoded together; as many as memory allows where left out. Rankings do not depend on it beyond
-    rounding; latency and memory do."""
+    """Queries decoded together; as many as memory allows where left out, and fewer where `memory_mb` is given and
+    allows fewer. Rankings do not depend on it beyond rounding; latency and memory do."""
     memory_mb: Count | None = None
-    """What a batch may take, by `workers/search_memory.py`'s formula; its own limit where left out. Rankings do not
-    depend on it beyond rounding; latency and memory do. Part of no key: it says what the machine has."""
+    """What a batch may take, by `workers/search_memory.py`'s formula; its own limit where left out. Rankings and CGL
+    do not depend on it beyond rounding; latency and memory do. Part of no key: it says what the machine has."""
     bootstrap: Annotated[int, Field(strict=True, ge=100)] = 1000
     """Resamples of the queries behind each interval."""
 

@@ -3,24 +3,29 @@
 import json
 import math
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
+from transformers import PreTrainedModel
 
 from results.files import write_json
+from workers import checkpoints
 from workers import engine as ds
-from workers.errors import BadInput, Diverged
+from workers.checkpoints import Progress
+from workers.errors import BadInput, Diverged, Interrupted
 from workers.flops import training_flops
 from workers.identifiers.sets import IdentifierSet
 from workers.memory import peak_bytes, reuse_freed_memory, start_peak
 from workers.models.build import build, count_built, shape_of, start_embeddings, start_new_tokens
 from workers.models.loss import PairLoss, pair_tensors
 from workers.settings import ProcessGroup, TrainingSettings, TrainJob
+from workers.stopping import stop_requested
 from workers.tokenized import TokenizedCorpus
-from workers.warm import forget
+from workers.warm import clear_up_after, forget
 
 ALONE = ProcessGroup()
 
@@ -50,50 +55,60 @@ def train(
 ) -> None:
     """Train, logging to `curve.jsonl`; then write `weights/` and `metrics.json` and drop the optimizer's state.
 
-    Every rank of `group` calls this with the same arguments. Raises BadInput where D is more than there is or the
-    batch cannot be cut, Diverged at the first loss, gradient or (in the end) weight that is not finite.
+    Every rank of `group` calls this with the same arguments. Run again in the same `out`, it goes on from the newest
+    whole checkpoint. Raises BadInput where D is more than there is or the batch cannot be cut, Diverged at the first
+    loss, gradient or weight that is not finite, and Interrupted, its checkpoint saved, where a rank was asked to stop.
     """
     forget()
     reuse_freed_memory()
-    ds.join(group)
-    start_peak()
-    tokenized, ids = TokenizedCorpus.load(tokenizer), IdentifierSet.load(identifiers)
-    if job.pairs > len(ids.train):
-        raise BadInput(f"data.pairs: {job.pairs} training pairs were asked for, there are {len(ids.train)}")
-    plan = plan_batches(job.pairs, job.training, group.size)
-    module = PairLoss(_start(job, tokenized, ids, embeddings))
-    total, embedding = count_built(module.model)
-    engine = ds.make_engine(module, job.training, group, plan.micro_batch, plan.steps)
-    seconds, loss = _run(engine, job, plan, tokenized, ids, out, group)
-    ds.save_weights(engine, module.model, out / "weights", group)
-    engine.destroy()
+    with clear_up_after():
+        ds.join(group)
+        start_peak()
+        tokenized, ids = TokenizedCorpus.load(tokenizer), IdentifierSet.load(identifiers)
+        if job.pairs > len(ids.train):
+            raise BadInput(f"data.pairs: {job.pairs} training pairs were asked for, there are {len(ids.train)}")
+        plan = plan_batches(job.pairs, job.training, group.size)
+        make = partial(_make_engine, job, plan, tokenized, ids, embeddings, group)
+        engine, start = checkpoints.restore(make, out, group)
+        try:
+            model = engine.module.model
+            end = _run(engine, job, plan, start, tokenized, ids, out, group)
+            ds.save_weights(engine, model, out / "weights", group)
+        finally:
+            engine.destroy()
     if group.rank == 0:
-        lengths = _lengths(job, ids)
-        # A little more than the epochs asked for, because the last batch of each is filled up.
-        passes = plan.steps * job.training.batch / job.pairs
-        metrics = {
-            "n_params": total - embedding,
-            "n_total": total,
-            "n_embedding": embedding,
-            "d_pairs": job.pairs,
-            "d_tokens": int(lengths[1].sum()),
-            "epochs": job.training.epochs,
-            "learning_rate": job.training.learning_rate,
-            "zero_stage": job.training.stage,
-            "offload": job.training.offloaded,
-            "workers": group.size,
-            "micro_batch": plan.micro_batch,
-            "accumulation": plan.accumulation,
-            "query_length": job.training.query_length,
-            "train_flops": passes * training_flops(shape_of(module.model), *lengths),
-            "train_seconds": seconds,
-            "peak_memory_bytes": peak_bytes(),
-            "steps": plan.steps,
-            "loss": loss,
-        }
-        write_json(out / "metrics.json", metrics)
-        ds.remove_checkpoints(out)
+        write_json(out / "metrics.json", _metrics(job, plan, ids, model, end, group))
+        checkpoints.remove(out)
     ds.wait_for_all()
+
+
+def _metrics(
+    job: TrainJob, plan: Plan, ids: IdentifierSet, model: PreTrainedModel, end: Progress, group: ProcessGroup
+) -> dict[str, Any]:
+    lengths = _lengths(job, ids)
+    total, embedding = count_built(model)
+    # A little more than the epochs asked for, because the last batch of each is filled up.
+    passes = plan.steps * job.training.batch / job.pairs
+    return {
+        "n_params": total - embedding,
+        "n_total": total,
+        "n_embedding": embedding,
+        "d_pairs": job.pairs,
+        "d_tokens": int(lengths[1].sum()),
+        "epochs": job.training.epochs,
+        "learning_rate": job.training.learning_rate,
+        "zero_stage": job.training.stage,
+        "offload": job.training.offloaded,
+        "workers": group.size,
+        "micro_batch": plan.micro_batch,
+        "accumulation": plan.accumulation,
+        "query_length": job.training.query_length,
+        "train_flops": passes * training_flops(shape_of(model), *lengths),
+        "train_seconds": end.seconds,
+        "peak_memory_bytes": peak_bytes(),
+        "steps": plan.steps,
+        "loss": end.loss,
+    }
 
 
 def plan_batches(pairs: int, settings: TrainingSettings, ranks: int) -> Plan:
@@ -132,39 +147,56 @@ def _start(job: TrainJob, tokenized: TokenizedCorpus, ids: IdentifierSet, embedd
     return model
 
 
-def _run(
-    engine: Any,
+def _make_engine(
     job: TrainJob,
     plan: Plan,
     tokenized: TokenizedCorpus,
     ids: IdentifierSet,
+    embeddings: Path | None,
+    group: ProcessGroup,
+) -> Any:
+    """The engine as it is before the first step."""
+    module = PairLoss(_start(job, tokenized, ids, embeddings))
+    return ds.make_engine(module, job.training, group, plan.micro_batch, plan.steps)
+
+
+def _run(
+    engine: Any,
+    job: TrainJob,
+    plan: Plan,
+    start: Progress,
+    tokenized: TokenizedCorpus,
+    ids: IdentifierSet,
     out: Path,
     group: ProcessGroup,
-) -> tuple[float, float]:
-    """All optimizer steps from the newest checkpoint on; returns the seconds of all attempts and the last loss."""
-    settings = job.training
-    state = ds.load_checkpoint(engine, out) or {"step": 0, "seconds": 0.0, "loss": math.nan}
-    curve = Curve(out / "curve.jsonl", state["step"]) if group.rank == 0 else None
-    before, began = state["seconds"], time.perf_counter()
+) -> Progress:
+    """All optimizer steps that are left."""
+    settings, progress = job.training, start
+    curve = Curve(out / "curve.jsonl", start.step) if group.rank == 0 else None
+    began = time.perf_counter()
     per_epoch = plan.steps // settings.epochs
     lengths = _lengths(job, ids)[0]
-    batches, loss = np.empty((0, 0), dtype=np.int64), state["loss"]
-    for step in range(state["step"], plan.steps):
+    batches = np.empty((0, 0), dtype=np.int64)
+    for step in range(start.step, plan.steps):
         epoch, within = divmod(step, per_epoch)
         if not len(batches) or within == 0:
             batches = epoch_batches(lengths, settings.batch, job.seed, epoch)
         torch.manual_seed(hash((job.seed, step, group.rank)) % 2**63)  # the same noise however often it was resumed
-        loss, norm = _optimizer_step(engine, batches[within], plan, job, tokenized, ids, group)
+        loss, norm, stop = _optimizer_step(engine, batches[within], plan, job, tokenized, ids, group)
         for name, value in (("loss", loss), ("gradient's norm", norm)):
             if not math.isfinite(value):
                 raise Diverged(f"the {name} is {value} at step {step + 1} of {plan.steps}")
-        done = step + 1
-        seconds = before + time.perf_counter() - began
-        if curve is not None and (done % settings.log_every == 0 or done == plan.steps):
-            curve.write(_curve_row(engine, done, plan, job, loss, norm, seconds))
-        if done % settings.checkpoint_every == 0 or done == plan.steps:
-            ds.save_checkpoint(engine, out, group, {"step": done, "seconds": seconds, "loss": loss})
-    return before + time.perf_counter() - began, loss
+        done, last = step + 1, step + 1 == plan.steps
+        progress = Progress(step=done, seconds=start.seconds + time.perf_counter() - began, loss=loss)
+        if curve is not None and (done % settings.log_every == 0 or last):
+            curve.write(_curve_row(engine, progress, plan, job, norm))
+        if done % settings.checkpoint_every == 0 or stop or last:
+            if not ds.weights_are_finite(engine):
+                raise Diverged(f"a weight is not finite after step {done} of {plan.steps}")
+            checkpoints.save(engine, out, group, progress)
+        if stop and not last:
+            raise Interrupted(f"stopped, as asked, after step {done} of {plan.steps}")
+    return replace(progress, seconds=start.seconds + time.perf_counter() - began)
 
 
 def _optimizer_step(
@@ -175,21 +207,23 @@ def _optimizer_step(
     tokenized: TokenizedCorpus,
     ids: IdentifierSet,
     group: ProcessGroup,
-) -> tuple[float, float]:
+) -> tuple[float, float, bool]:
     """Forward and backward over this rank's share of the batch, then the update.
 
-    Returns the group's mean loss and the gradient's norm before clipping. Most engines clip in their step and know the
-    norm after it (and pass over an update whose gradient is not finite); the others' gradient is clipped here.
+    Returns the batch's mean loss, the gradient's norm before clipping, and whether a rank was asked to stop. Most
+    engines clip in their step and know the norm after it (and pass over an update whose gradient is not finite); the
+    others' gradient is clipped here.
     """
     end = tokenized.mark if job.model.family == "llama" else tokenized.end
     share = batch[group.rank :: group.size].reshape(plan.accumulation, plan.micro_batch)
+    tokens = int(ids.train.target.lengths[batch].sum()) / (plan.accumulation * group.size)  # in the mean of the passes
     total, norm = torch.zeros((), device=engine.device), math.nan
     for number, micro in enumerate(share, start=1):
         ends = ids.ends(ids.train.view[micro], end)
         inputs = pair_tensors(
             ids.train.sources, ids.train.source[micro], ids.train.target, micro, ends, job.training.query_length
         )
-        loss = engine(*(tensor.to(engine.device) for tensor in inputs))
+        loss = engine(*(tensor.to(engine.device) for tensor in inputs), tokens)
         engine.backward(loss)
         total += loss.detach() / plan.accumulation
         if number == len(share) and not ds.knows_norm(job.training):
@@ -197,7 +231,9 @@ def _optimizer_step(
         engine.step()
     if ds.knows_norm(job.training):
         norm = float(engine.get_global_grad_norm())
-    return ds.mean_over_group(total), norm
+    mine = torch.stack([total, torch.full_like(total, float(stop_requested()))])
+    loss, asked = ds.sum_over_group(mine).tolist()
+    return loss / group.size, norm, asked > 0
 
 
 def _lengths(job: TrainJob, ids: IdentifierSet) -> tuple[np.ndarray, np.ndarray]:
@@ -206,17 +242,15 @@ def _lengths(job: TrainJob, ids: IdentifierSet) -> tuple[np.ndarray, np.ndarray]
     return queries, ids.train.target.lengths[: job.pairs]
 
 
-def _curve_row(
-    engine: Any, done: int, plan: Plan, job: TrainJob, loss: float, norm: float, seconds: float
-) -> dict[str, Any]:
+def _curve_row(engine: Any, progress: Progress, plan: Plan, job: TrainJob, norm: float) -> dict[str, Any]:
     return {
-        "step": done,
+        "step": progress.step,
         "steps": plan.steps,
-        "pairs": done * job.training.batch,
-        "loss": loss,
+        "pairs": progress.step * job.training.batch,
+        "loss": progress.loss,
         "learning_rate": engine.get_lr()[0],
         "gradient_norm": norm,
-        "seconds": seconds,
+        "seconds": progress.seconds,
     }
 
 

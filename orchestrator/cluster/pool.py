@@ -59,7 +59,7 @@ class _Worker:
         return jobs.run(self._desk, task.step, owner=owner, place=place, demand=task.demand, halvings=task.halvings)
 
 
-_ACTOR = ray.remote(concurrency_groups={"control": 1})(_Worker)
+_ACTOR: Any = ray.remote(concurrency_groups={"control": 1})(_Worker)  # type: ignore[call-overload]
 
 
 @dataclass(kw_only=True)

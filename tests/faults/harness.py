@@ -32,7 +32,10 @@ resources: {workers: 2, cpus_per_worker: 0.5}
 tracking: {wandb: "off"}
 """
 UNLIKE = frozenset(
-    "latency_ms queries_per_s train_seconds eval_seconds peak_memory_bytes attempts started finished versions git_commit".split()
+    {
+        *("latency_ms", "queries_per_s", "train_seconds", "eval_seconds", "peak_memory_bytes"),
+        *("attempts", "started", "finished", "versions", "git_commit"),
+    }
 )
 """Columns that no two runs have in common."""
 CUT = frozenset({"micro_batch", "accumulation"})
@@ -49,7 +52,9 @@ def write_corpus(path: Path) -> None:
     with path.open("w") as file:
         for number, name in enumerate(names):
             text = " ".join(f"{name} {rng.choice(verbs)} the {rng.choice(things)} of {name}." for _ in range(6))
-            asked = [f"{word} {rng.choice(verbs)} {name} {rng.choice(things)}" for word in ("what", "who", "where", "how")]
+            asked = [
+                f"{word} {rng.choice(verbs)} {name} {rng.choice(things)}" for word in ("what", "who", "where", "how")
+            ]
             file.write(json.dumps({"id": f"d{number}", "title": name, "text": text, "queries": asked}) + "\n")
 
 
@@ -125,7 +130,7 @@ class Sweep:
 
     def attempts(self, kind: str) -> list[list[dict[str, Any]]]:
         """Of every step of a kind, finished or not."""
-        found = [path for path in self.steps.glob(f"{kind}/*/attempts.json")]
+        found = self.steps.glob(f"{kind}/*/attempts.json")
         return [attempts for path in found if (attempts := _read(path))]
 
     def rows(self) -> list[dict[str, Any]]:

@@ -157,9 +157,13 @@ def _pretrained(family: str, name: str, vocabulary: int) -> PreTrainedModel:
 
 
 def count_built(model: PreTrainedModel) -> tuple[int, int]:
-    """(all parameters, those of the input embedding), counted on the model itself."""
-    total = sum(parameter.numel() for parameter in model.parameters())
-    return total, _input_table(model).numel()
+    """(all parameters, those of the input embedding), counted on the model itself, wherever ZeRO keeps its parts."""
+    return sum(_values(parameter) for parameter in model.parameters()), _values(_input_table(model))
+
+
+def _values(parameter: torch.Tensor) -> int:
+    """ZeRO stage 3 leaves a parameter empty and keeps its size beside it."""
+    return int(getattr(parameter, "ds_numel", parameter.numel()))
 
 
 def shape_of(model: PreTrainedModel) -> Shape:

@@ -1,4 +1,4 @@
-"""The training loss of both families: mean NLL of the identifier's tokens given the query."""
+"""The training loss of both families: mean NLL of the identifiers' tokens given the query."""
 
 import numpy as np
 import torch
@@ -19,17 +19,23 @@ class PairLoss(nn.Module):
         super().__init__()
         self.model = model
 
-    def forward(self, sources: torch.Tensor, lengths: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
+    def forward(
+        self, sources: torch.Tensor, lengths: torch.Tensor, labels: torch.Tensor, tokens: float | None = None
+    ) -> torch.Tensor:
         """`sources` (pairs, width) padded on the right, `lengths` (pairs,), `labels` (pairs, longest), IGNORED behind.
 
-        Returns the mean over the identifiers' tokens of this forward pass; where identifiers differ in length, the
-        mean over accumulated passes weighs theirs a little differently. Only those tokens meet the output layer.
+        Returns the NLL of the identifiers' tokens, summed and divided by `tokens`; by their own number where it is left
+        out. With the mean number of tokens of the passes that make up a batch, the mean over those passes is the mean
+        over the batch's tokens, however it is cut. Only the identifiers' tokens meet the output layer.
         """
+        if tokens is None:
+            tokens = int((labels != IGNORED).sum())
         if self.model.config.is_encoder_decoder:
             logits = self._encoder_decoder(sources, lengths, labels)
         else:
             logits = self._decoder(sources, lengths, labels)
-        return nn.functional.cross_entropy(logits.float().flatten(0, 1), labels.flatten(), ignore_index=IGNORED)
+        logits, labels = logits.float().flatten(0, 1), labels.flatten()
+        return nn.functional.cross_entropy(logits, labels, ignore_index=IGNORED, reduction="sum") / tokens
 
     def _encoder_decoder(self, sources: torch.Tensor, lengths: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
         mask = (torch.arange(sources.shape[1], device=sources.device) < lengths[:, None]).long()
