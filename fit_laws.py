@@ -6,6 +6,7 @@ from pathlib import Path
 
 from laws.command import run
 from laws.study import DEFAULT_METRICS
+from results.dashboard import Place, mode_of
 from results.schema import LOSSES, METRICS
 
 _EPILOG = """\
@@ -19,6 +20,7 @@ exit code 0 all well; 1 no law can be given: all verdicts are `no law`, or no ax
 examples  python fit_laws.py results/
           python fit_laws.py results/quickstart --metric cgl --metric rr@10
           python fit_laws.py results/a results/b --out results/both
+          python fit_laws.py results/squad --wandb
 """
 
 
@@ -39,8 +41,17 @@ def main(arguments: list[str] | None = None) -> int:
         metavar="NAME",
         help=f"what to fit, repeatable: {', '.join((*LOSSES, *METRICS))}; by default {', '.join(DEFAULT_METRICS)}",
     )
+    parser.add_argument("--wandb", action="store_true", help="show the report in Weights & Biases too")
+    parser.add_argument("--wandb-project", default="gridlaw", metavar="P", help="W&B's project (default: gridlaw)")
+    parser.add_argument("--wandb-entity", metavar="E", help="whose project it is; W&B's default where left out")
     options = parser.parse_args(arguments)
-    return run(options.folders, options.out, tuple(dict.fromkeys(options.metric or DEFAULT_METRICS)))
+    place = Place(mode=mode_of("auto"), project=options.wandb_project, entity=options.wandb_entity)
+    return run(
+        options.folders,
+        options.out,
+        tuple(dict.fromkeys(options.metric or DEFAULT_METRICS)),
+        place if options.wandb else None,
+    )
 
 
 if __name__ == "__main__":

@@ -11,20 +11,25 @@ from rich.table import Table
 from rich.text import Text
 
 from laws import report
+from laws.dashboard import send
 from laws.points import describe, groups, label
 from laws.study import Finding, study, unasked
 from laws.tables import BadTable, Tables, read_tables
+from results.dashboard import Place
 
 ROOM_FOR_WHY = 100
 """Columns of a terminal below which the reasons would stand a word a line: the report has them."""
 _COLOURS = {"supported": "green", "weak": "yellow", "under-determined": "blue", "no law": "red"}
 
 
-def run(folders: Sequence[Path], out: Path | None, metrics: Sequence[str]) -> int:
+def run(folders: Sequence[Path], out: Path | None, metrics: Sequence[str], place: Place | None = None) -> int:
     """Fit everything in the folders and write the report; the exit code.
 
     0: all well. 1: no law can be given: all verdicts are `no law`, or none could be asked for.
     2: the folders cannot be read, or `out` cannot be written.
+
+    Args:
+        place: where in W&B the report is shown too; what becomes of it there does not change the exit code.
     """
     out = out or folders[0] / "report"
     try:
@@ -40,6 +45,8 @@ def run(folders: Sequence[Path], out: Path | None, metrics: Sequence[str]) -> in
     _print(console, tables, findings)
     for name, path in (("report", page), ("laws", out / "laws.json"), ("figures", out / "figures")):
         console.print(f"{name:8} {path}", markup=False, highlight=False, soft_wrap=True)
+    if place is not None:
+        console.print(f"wandb    {send(place, tables, findings, out)}", markup=False, highlight=False, soft_wrap=True)
     if not any(finding.could_be_asked and finding.verdict.word != "no law" for finding in findings):
         print("fit_laws: no law can be given: " + _why_none(tables, findings), file=sys.stderr)
         return 1

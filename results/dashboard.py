@@ -21,9 +21,9 @@ if TYPE_CHECKING:
     import wandb
 
 Mode = Literal["online", "offline", "off"]
-START_SECONDS = 20.0
+START_SECONDS = 15.0
 """How long W&B may take to create or resume a run."""
-FINISH_SECONDS = 20.0
+FINISH_SECONDS = 15.0
 """How long it may take to receive the rest of a run that ends."""
 LONGEST_ID = 64
 LONGEST_TAG = 64
@@ -100,6 +100,7 @@ def start(place: Place, identity: Identity, folder: Path) -> "wandb.Run":
     Raises:
         Exception: whatever wandb raises where the service cannot be reached or refuses, within START_SECONDS.
     """
+    os.environ.setdefault("WANDB_ERROR_REPORTING", "false")  # crash reports name the host
     import wandb
 
     settings: dict[str, Any] = {"console": "off", "silent": True, "quiet": True, "disable_git": True}
@@ -150,9 +151,15 @@ def stop() -> None:
 
 
 def log_table(
-    run: "wandb.Run", key: str, columns: Sequence[str], rows: Sequence[Sequence[Any]], step: int | None = None
+    run: "wandb.Run",
+    key: str,
+    columns: Sequence[str],
+    rows: Sequence[Sequence[Any]],
+    *,
+    step: int,
+    commit: bool = True,
 ) -> None:
-    """Log a table as a file of the run.
+    """Log a table as a file of the run; a step that is not committed takes more.
 
     `run.log` alone would make an artifact of it too: seven more requests, and, offline, a file under the user's home
     that the run's folder refers to.
@@ -160,8 +167,8 @@ def log_table(
     import wandb
 
     table = wandb.Table(columns=list(columns), data=[list(row) for row in rows], allow_mixed_types=True)
-    table.bind_to_run(run, key, run.starting_step if step is None else step)
-    run.log({key: table}, step=step, commit=True)
+    table.bind_to_run(run, key, step)
+    run.log({key: table}, step=step, commit=commit)
 
 
 @contextmanager

@@ -205,6 +205,14 @@ class LocalStore(Store):
     def write_bytes(self, name: str, content: bytes) -> None:
         files.write_atomically(self.root / name, lambda temporary: temporary.write_bytes(content))
 
+    def create(self, name: str) -> None:
+        path = self.root / name
+        try:
+            path.touch()
+        except FileNotFoundError:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.touch()
+
     def put_file(self, name: str, path: Path) -> None:
         files.write_atomically(self.root / name, lambda temporary: temporary.write_bytes(path.read_bytes()))
 

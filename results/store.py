@@ -132,6 +132,10 @@ class Store(ABC):
         """One file, whole or not at all."""
 
     @abstractmethod
+    def create(self, name: str) -> None:
+        """An empty file, which need not outlast a loss of power."""
+
+    @abstractmethod
     def put_file(self, name: str, path: Path) -> None:
         """Copy a file of this machine, whole or not at all."""
 

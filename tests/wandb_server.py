@@ -1,5 +1,6 @@
 """A stand-in for W&B's server on the loopback: what wandb's client asks while it creates, resumes and writes a run."""
 
+import gzip
 import json
 import re
 import threading
@@ -102,7 +103,8 @@ class _Handler(BaseHTTPRequestHandler):
         return self._answer({})
 
     def _body(self) -> bytes:
-        return self.rfile.read(int(self.headers.get("Content-Length") or 0))
+        body = self.rfile.read(int(self.headers.get("Content-Length") or 0))
+        return gzip.decompress(body) if body.startswith(b"\x1f\x8b") else body
 
     def _answer(self, value: Any) -> None:
         content = json.dumps(value).encode()

@@ -87,7 +87,7 @@ class Offline:
             return exit_code(training)
 
         with dashboard.written_offline(self._place, _identity(training, self._group), write) as made:
-            folder = self._free(made.name, training.key) if known.folder else made.name
+            folder = self._free(made.name, training.key)
             now = Known(trials=known.trials | training.done, last=last, folder=folder)
             intend(now)
             for name in dashboard.parts(made):
@@ -96,8 +96,7 @@ class Offline:
 
     def _free(self, name: str, key: str) -> str:
         """A name that no folder has; wandb's have the second in them."""
-        taken = set(self._store.listing(f"{self._group}/wandb"))
-        while name in taken:
+        while self._store.listing(f"{self._group}/wandb/{name}"):
             name = f"{name.removesuffix(f'-{key}')}x-{key}"
         return name
 

@@ -119,10 +119,6 @@ class Tracker:
 
         self._tell(change)
 
-    def paused(self, key: str) -> None:
-        """A training was interrupted, or another attempt waits: its curve stands still."""
-        self._tell(lambda: self._following.pop(key, None))
-
     def report(self) -> str:
         """One line on what was left out; nothing where all is well."""
         if not self._left_out:
