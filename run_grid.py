@@ -12,7 +12,8 @@ examples:
   python run_grid.py grids/squad.yaml --set 'corpus={source: jsonl, path: my.jsonl.xz}' --set models.0.size=29k
   python run_grid.py grids/quickstart.yaml --status
 
-The same command again resumes: a finished step never runs twice.
+The same command again resumes: a finished step never runs twice, and several at once share the work. What has failed
+for good stays failed until --retry-failed. Ctrl-C once stops cleanly, trainings with a checkpoint; twice ends at once.
 
 exit codes: 0 all well, 1 a trial failed, 2 the grid or the command line is wrong (nothing started), 130 interrupted
 """
@@ -42,8 +43,14 @@ def parser() -> argparse.ArgumentParser:
         help="where steps and results are kept: a folder, or s3://bucket/folder (default: results)",
     )
     mode = line.add_mutually_exclusive_group()
-    mode.add_argument("--dry-run", action="store_true", help="show trials and steps, cached and new; start nothing")
+    mode.add_argument(
+        "--dry-run", action="store_true", help="show trials, steps, FLOPs, time, memory, disk and cost; start nothing"
+    )
     mode.add_argument("--status", action="store_true", help="show what is done, running, waiting, failed and why")
+    mode.add_argument(
+        "--retry-failed", action="store_true", help="try failed steps again, trainings from their last checkpoint"
+    )
+    mode.add_argument("--restart-failed", action="store_true", help="try failed steps again from nothing")
     line.add_argument("--json", action="store_true", help="with --dry-run or --status: print JSON")
     return line
 
@@ -54,6 +61,7 @@ def main(arguments: list[str] | None = None) -> int:
     options = line.parse_args(arguments)
     if options.json and not (options.dry_run or options.status):
         line.error("--json goes with --dry-run or --status")
+    from laws.newest import newest_law
     from orchestrator.sweep import Request, carry_out
     from workers.errors import BadInput
 
@@ -63,9 +71,10 @@ def main(arguments: list[str] | None = None) -> int:
         results=options.results,
         mode="plan" if options.dry_run else "status" if options.status else "run",
         json=options.json,
+        failed="retry" if options.retry_failed else "restart" if options.restart_failed else "keep",
     )
     try:
-        return carry_out(request)
+        return carry_out(request, law=newest_law)
     except BadInput as error:
         print(error, file=sys.stderr)
         return 2

@@ -6,12 +6,13 @@ import sys
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, field, replace
 from datetime import UTC, datetime
 from functools import cache
 from importlib import metadata
 from pathlib import Path
 from platform import python_version
+from typing import Any
 
 from orchestrator import failures
 from results import files
@@ -23,6 +24,8 @@ PACKAGES = ("gridlaw", "torch", "ray", "transformers", "deepspeed", "tokenizers"
 """Packages whose versions stand in every row."""
 
 
+TAIL_LINES, TAIL_BYTES = 20, 8192
+"""Of a log, kept in the record of a failed attempt."""
 PATIENCE_SECONDS = 2.0
 """How long a process that was killed may take to let go of its step."""
 
@@ -38,6 +41,14 @@ class Attempt:
     kind: str | None = None
     """Of the failure, as in `failures`."""
     error: str | None = None
+    node: str | None = None
+    """The machine's name."""
+    pid: int | None = None
+    """Of the process there."""
+    placement: dict[str, Any] = field(default_factory=dict)
+    """How a training was cut to fit: workers, zero_stage, offload, micro_batch."""
+    log: str | None = None
+    """The last lines that a failed one printed."""
 
 
 def read(store: Store, kind: str, key: str) -> list[Attempt]:
@@ -59,26 +70,40 @@ def _parsed(content: bytes | None) -> list[Attempt]:
         return []
 
 
-def begin(folder: Path) -> None:
-    """Record a new attempt. One that is still `running` was killed, or this one would not hold the lock."""
+def begin(folder: Path, attempt: Attempt) -> None:
+    """Record a new attempt. One that is still `running` was killed, or this one would not have the step."""
     settled = [_killed(one) if one.status == "running" else one for one in _read(folder)]
-    _write(folder, [*settled, Attempt(started=_now())])
+    _write(folder, [*settled, attempt])
     (folder / ERROR).unlink(missing_ok=True)
 
 
 def end(folder: Path) -> None:
     """Record that the newest attempt succeeded."""
     *earlier, last = _read(folder)
-    _write(folder, [*earlier, Attempt(started=last.started, finished=_now(), status="done")])
+    _write(folder, [*earlier, replace(last, finished=now(), status="done")])
 
 
 def fail(folder: Path, error: BaseException) -> None:
     """Record that the newest attempt failed, with the traceback beside it."""
     *earlier, last = _read(folder)
     kind, line = failures.classify(error), failures.one_line(error)
-    failed = Attempt(started=last.started, finished=_now(), status="failed", kind=kind, error=line)
-    _write(folder, [*earlier, failed])
+    log = tail(folder / LOG)
+    _write(folder, [*earlier, replace(last, finished=now(), status="failed", kind=kind, error=line, log=log)])
     (folder / ERROR).write_text(failures.trace(error), encoding="utf-8")
+
+
+def tail(log: Path) -> str | None:
+    """The last lines of a log; None where there is none."""
+    try:
+        content = log.read_bytes()[-TAIL_BYTES:]
+    except OSError:
+        return None
+    return _last_lines(content)
+
+
+def _last_lines(content: bytes) -> str | None:
+    lines = content.decode("utf-8", errors="replace").splitlines()[-TAIL_LINES:]
+    return "\n".join(lines) or None
 
 
 def note_death(store: Store, kind: str, key: str, failure: str, why: str) -> None:
@@ -91,14 +116,15 @@ def note_death(store: Store, kind: str, key: str, failure: str, why: str) -> Non
         time.sleep(0.05)  # a process that was killed a moment ago
     if store.is_running(kind, key) or store.is_finished(kind, key):
         return
-    *earlier, last = read(store, kind, key) or [Attempt(started=_now())]
+    *earlier, last = read(store, kind, key) or [Attempt(started=now())]
     if last.status == "running":
-        last = replace(last, status="failed", kind=failure, finished=_now(), error=why)
+        log = _last_lines((store.peek(kind, key, LOG) or b"")[-TAIL_BYTES:])
+        last = replace(last, status="failed", kind=failure, finished=now(), error=why, log=log)
         store.put(kind, key, ATTEMPTS, _text([*earlier, last]).encode())
 
 
 def _killed(attempt: Attempt) -> Attempt:
-    return Attempt(started=attempt.started, status="failed", kind=failures.WORKER_DIED, error="the process was killed")
+    return replace(attempt, status="failed", kind=failures.WORKER_DIED, error="the process was killed")
 
 
 def _write(folder: Path, attempts: list[Attempt]) -> None:
@@ -109,7 +135,8 @@ def _text(attempts: list[Attempt]) -> str:
     return files.as_json([asdict(one) for one in attempts])
 
 
-def _now() -> str:
+def now() -> str:
+    """The time of an attempt's begin or end."""
     return datetime.now(UTC).isoformat(timespec="microseconds")
 
 

@@ -2,22 +2,18 @@
 
 import sys
 import time
-from collections import Counter, defaultdict, deque
+from collections import Counter, defaultdict
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from rich.console import Console, Group, RenderableType
-from rich.live import Live
-from rich.progress_bar import ProgressBar
+from rich.console import Console
 from rich.table import Table
-from rich.text import Text
 
-from orchestrator import failures, tuned
+from orchestrator import tuned
 from orchestrator.jobs import Outcome
-from orchestrator.plan import Plan, plain_table
+from orchestrator.plan import plain_table
 from orchestrator.rows import budget_name
-from orchestrator.status import progress
-from orchestrator.steps import RECIPES, Graph, Step
+from orchestrator.steps import Graph, Step
 from workers.settings import SearchJob, TrainJob
 
 PIPE_WIDTH = 240
@@ -106,134 +102,6 @@ class Progress:
         if left is None or sum(self.ended.values()) == sum(self.total.values()):
             return ""
         return f"about {duration(left)} left"
-
-
-class PlainView:
-    """One line a finished step at most."""
-
-    def __init__(self, plan: Plan, costs: Mapping[str, float], console: Console) -> None:
-        self.plan, self.console = plan, console
-        self.progress = Progress(plan.new, costs)
-        self._last_line = 0.0
-
-    def __enter__(self) -> "PlainView":
-        return self
-
-    def __exit__(self, *exception: object) -> None:
-        """Leave the console as it is."""
-
-    def started(self, step: Step, workers: tuple[int, ...]) -> None:
-        """A step has been handed to workers."""
-
-    def retried(self, step: Step, outcome: Outcome, attempt: int) -> None:
-        """A step has failed and is tried again."""
-        what = describe(self.plan.graph, step)
-        self.line(f"{what}: {outcome.kind}: {outcome.error}; trying again after attempt {attempt}")
-
-    def ended(self, step: Step, outcome: Outcome) -> None:
-        """A step has ended for good."""
-        self.progress.end(step, outcome)
-        what = describe(self.plan.graph, step)
-        if outcome.kind == failures.NEEDED_STEP:
-            return  # the step that it needed has been told of
-        if outcome.status == "failed":
-            self.line(f"[{self.progress.counts()}] {what}: failed: {outcome.kind}: {outcome.error}")
-        elif sum(self.progress.total.values()) <= EVERY_LINE or time.monotonic() - self._last_line > 1:
-            eta = self.progress.eta()
-            took = f" in {duration(outcome.seconds)}" if outcome.status == "done" else " by another process"
-            self.line(f"[{self.progress.counts()}] {what}: done{took}" + (f"; {eta}" if eta else ""))
-
-    def row(self, row: Mapping[str, Any]) -> None:
-        """A trial's row has been written."""
-
-    def tick(self) -> None:
-        """Called a few times a second."""
-
-    def line(self, text: str) -> None:
-        """Print one line."""
-        self._last_line = time.monotonic()
-        self.console.print(text, soft_wrap=True)
-
-
-class LiveView(PlainView):
-    """Bars by step kind, what runs now, the newest trials; redrawn in place."""
-
-    def __init__(self, plan: Plan, costs: Mapping[str, float], console: Console) -> None:
-        super().__init__(plan, costs, console)
-        self._running: dict[str, tuple[Step, float]] = {}
-        self._rows: deque[Mapping[str, Any]] = deque(maxlen=8)
-        self._live = Live(console=console, auto_refresh=False)
-        self._drawn = 0.0
-
-    def __enter__(self) -> "LiveView":
-        self._live.start()
-        return self
-
-    def __exit__(self, *exception: object) -> None:
-        """Leave the last picture on the screen."""
-        self._live.update(self._picture(), refresh=True)
-        self._live.stop()
-
-    def started(self, step: Step, workers: tuple[int, ...]) -> None:
-        """A step has been handed to workers."""
-        self._running[step.key] = (step, time.monotonic())
-
-    def retried(self, step: Step, outcome: Outcome, attempt: int) -> None:
-        """A step has failed and is tried again."""
-        self._running.pop(step.key, None)
-        super().retried(step, outcome, attempt)
-
-    def ended(self, step: Step, outcome: Outcome) -> None:
-        """A step has ended for good."""
-        self._running.pop(step.key, None)
-        if outcome.status == "failed":
-            super().ended(step, outcome)
-        else:
-            self.progress.end(step, outcome)
-
-    def row(self, row: Mapping[str, Any]) -> None:
-        """A trial's row has been written."""
-        self._rows.append(row)
-
-    def tick(self) -> None:
-        """Redraw, at most four times a second."""
-        if time.monotonic() - self._drawn > 0.25:
-            self._drawn = time.monotonic()
-            self._live.update(self._picture(), refresh=True)
-
-    def _picture(self) -> RenderableType:
-        parts: list[RenderableType] = [self._bars()]
-        if self._running:
-            parts += [Text(), self._running_table()]
-        if self._rows:
-            parts += [Text(), row_table(list(self._rows))]
-        return Group(*parts)
-
-    def _bars(self) -> Table:
-        table = Table(box=None, pad_edge=False, show_header=False)
-        for kind in RECIPES:
-            total, ended = self.progress.total[kind], self.progress.ended[kind]
-            if total:
-                failed = f"{self.progress.failed[kind]} failed" if self.progress.failed[kind] else ""
-                table.add_row(kind, ProgressBar(total=total, completed=ended, width=40), f"{ended}/{total}", failed)
-        table.add_row("", "", self.progress.counts(), self.progress.eta())
-        return table
-
-    def _running_table(self) -> Table:
-        table = Table(box=None, pad_edge=False, show_header=False)
-        shown = list(self._running.values())[:12]
-        for step, since in shown:
-            note = progress(self.plan.store, step.key) if step.kind == "train" else ""
-            table.add_row(describe(self.plan.graph, step), duration(time.monotonic() - since), note)
-        if len(self._running) > len(shown):
-            table.add_row(f"and {len(self._running) - len(shown)} more", "", "")
-        return table
-
-
-def make_view(plan: Plan, costs: Mapping[str, float], console: Console) -> PlainView:
-    """A live view on a terminal that can show one, plain lines elsewhere."""
-    live = console.is_terminal and not console.is_dumb_terminal
-    return (LiveView if live else PlainView)(plan, costs, console)
 
 
 # ---------------------------------------------------------------- tables of rows

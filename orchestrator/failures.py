@@ -9,6 +9,11 @@ DIVERGED = "diverged"
 OUT_OF_MEMORY = "out_of_memory"
 STORAGE = "storage"
 WORKER_DIED = "worker_died"
+NODE_LOST = "node_lost"
+TIMEOUT = "timeout"
+STORAGE = "storage"
+INTERRUPTED = "interrupted"
+"""Asked to stop: no failure, and the step goes on from where it was."""
 NEEDED_STEP = "needed_step"
 ERROR = "error"
 INTERRUPTED = "interrupted"
@@ -16,6 +21,8 @@ INTERRUPTED = "interrupted"
 
 FINAL = frozenset({BAD_INPUT, DIVERGED, NEEDED_STEP})
 """Kinds that end the same way however often they are tried."""
+STORAGE_ATTEMPTS = 12
+"""A full disk, or a store that does not answer: with the pauses between them more than half an hour."""
 
 
 class NoWorkers(RuntimeError):
@@ -37,9 +44,18 @@ def classify(error: BaseException) -> str:
     return ERROR
 
 
-def may_retry(kind: str, attempts: int, max_attempts: int) -> bool:
-    """Whether a step that has failed `attempts` times is tried again."""
-    return kind not in FINAL and attempts < max_attempts
+def may_retry(kind: str, times: int, max_attempts: int) -> bool:
+    """Whether a step that has failed `times` times in this way is tried again. Every kind has a budget of its own."""
+    if kind in FINAL:
+        return False
+    if kind == NODE_LOST:
+        return True
+    return times < (STORAGE_ATTEMPTS if kind == STORAGE else max_attempts)
+
+
+def delay(kind: str, times: int) -> float:
+    """Seconds to wait before the next try."""
+    return min(300.0, 2.0**times) if kind == STORAGE else 0.0
 
 
 def one_line(error: BaseException) -> str:
@@ -48,6 +64,12 @@ def one_line(error: BaseException) -> str:
     if isinstance(error, BadInput | Diverged | Interrupted) and text:
         return text
     return f"{type(error).__name__}: {text}" if text else type(error).__name__
+
+
+def short(error: BaseException) -> str:
+    """Ray's long messages, on one line and cut."""
+    text = " ".join(str(error).split())
+    return text if len(text) <= 300 else text[:297] + "..."
 
 
 def trace(error: BaseException) -> str:

@@ -1,18 +1,22 @@
-"""Step kind -> worker function, and the running of one step: lock, attempt, log, commit.
+"""Step kind -> worker function, and the running of one step: fit, attempt, log, commit.
 
 Nothing here knows Ray: the driver calls `run` for a corpus, a worker actor for everything else.
 """
 
+import os
 import socket
 import time
 from collections.abc import Callable, Mapping
 from contextlib import nullcontext, suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from importlib import import_module
 from pathlib import Path
 from typing import Any, Literal
 
 from orchestrator import attempts, failures
+from orchestrator.attempts import Attempt
+from orchestrator.fitting import fitted, placement
+from orchestrator.nodes import ANY, Demand
 from orchestrator.steps import Step
 from results import files
 from results.store import Store
@@ -50,6 +54,15 @@ class Outcome:
 
 
 @dataclass(frozen=True, kw_only=True)
+class Desk:
+    """What is the same for all steps of a sweep: where results are, and what does each kind of step."""
+
+    store: Store
+    jobs: Jobs = field(default_factory=lambda: WORKER_JOBS)
+    git_commit: str | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
 class Place:
     """Where a step runs: this process alone, or as one of several that train together."""
 
@@ -65,28 +78,32 @@ ALONE = Place()
 
 
 def run(
-    store: Store,
+    desk: Desk,
     step: Step,
     *,
     owner: str,
-    jobs: Jobs = WORKER_JOBS,
     place: Place = ALONE,
+    demand: Demand = ANY,
+    halvings: int = 0,
     capture: bool = True,
-    git_commit: str | None = None,
 ) -> Outcome:
     """Do the step unless it is finished; an exception of the worker function becomes a failed outcome.
 
-    The first of several workers holds the step's lock and commits its folder; the others work in it.
+    The first of several workers commits the step's folder; the others work in it.
 
     Args:
         owner: one attempt's name; the same for all that work on it together, and like no other's.
+        demand, halvings: how the step is cut to fit; see `fitting.fitted`.
     """
     began = time.monotonic()
     try:
+        fit = replace(step, settings=fitted(step.settings, demand, place.size, halvings))
         if place.rank == 0:
-            done = _lead(store, step, owner, jobs, place, capture, git_commit)
+            how = placement(fit.settings, place.size)
+            here = Attempt(started=attempts.now(), node=socket.gethostname(), pid=os.getpid(), placement=how)
+            done = _lead(desk, fit, owner, place, here, capture)
         else:
-            done = _follow(store, step, owner, jobs, place, capture)
+            done = _follow(desk, fit, owner, place, capture)
     except Exception as error:
         return Outcome(
             key=step.key,
@@ -98,24 +115,22 @@ def run(
     return Outcome(key=step.key, status="done" if done else "cached", seconds=time.monotonic() - began)
 
 
-def _lead(
-    store: Store, step: Step, owner: str, jobs: Jobs, place: Place, capture: bool, git_commit: str | None
-) -> bool:
+def _lead(desk: Desk, step: Step, owner: str, place: Place, here: Attempt, capture: bool) -> bool:
     """Returns False where the step was finished already."""
-    with store.work(step.kind, step.key, owner) as out:
+    with desk.store.work(step.kind, step.key, owner) as out:
         if out is None:
             return False
-        attempts.begin(out)
+        attempts.begin(out, here)
         try:
             group = _announce(out, place) if place.size > 1 else None
             with attempts.captured(out / attempts.LOG) if capture else nullcontext():
-                _call(store, step, jobs, out, group)
+                _call(desk, step, out, group)
             (out / GANG).unlink(missing_ok=True)
         except Exception as error:
             attempts.fail(out, error)
             raise
         attempts.end(out)
-        attempts.write_provenance(out, git_commit)
+        attempts.write_provenance(out, desk.git_commit)
     return True
 
 
@@ -128,10 +143,10 @@ def _announce(out: Path, place: Place) -> ProcessGroup:
     return ProcessGroup(rank=0, size=place.size, address=address)
 
 
-def _follow(store: Store, step: Step, owner: str, jobs: Jobs, place: Place, capture: bool) -> bool:
-    """Wait until rank 0 has the lock, then work beside it. The driver ends this process if rank 0 fails."""
-    partial = store.workplace(step.kind, step.key, owner)
-    while not store.is_finished(step.kind, step.key):
+def _follow(desk: Desk, step: Step, owner: str, place: Place, capture: bool) -> bool:
+    """Wait until rank 0 has begun, then work beside it. The driver ends this process if rank 0 fails."""
+    partial = desk.store.workplace(step.kind, step.key, owner)
+    while not desk.store.is_finished(step.kind, step.key):
         try:
             meeting = files.read_json(partial / GANG)
         except FileNotFoundError:
@@ -140,7 +155,7 @@ def _follow(store: Store, step: Step, owner: str, jobs: Jobs, place: Place, capt
             group = ProcessGroup(rank=place.rank, size=place.size, address=meeting["address"])
             try:
                 with attempts.captured(partial / f"log.rank{place.rank}.txt") if capture else nullcontext():
-                    _call(store, step, jobs, partial, group)
+                    _call(desk, step, partial, group)
             except Exception as error:
                 with suppress(FileNotFoundError):  # rank 0 has failed too, and the folder is no longer this attempt's
                     (partial / f"error.rank{place.rank}.txt").write_text(failures.trace(error), encoding="utf-8")
@@ -157,7 +172,7 @@ def function_of(kind: str, jobs: Jobs) -> Callable[..., None]:
     return function
 
 
-def _call(store: Store, step: Step, jobs: Jobs, out: Path, group: ProcessGroup | None) -> None:
-    function = function_of(step.kind, jobs)
-    needs: dict[str, Any] = {role: store.fetch(role, key) for role, key in step.needs}
+def _call(desk: Desk, step: Step, out: Path, group: ProcessGroup | None) -> None:
+    function = function_of(step.kind, desk.jobs)
+    needs: dict[str, Any] = {role: desk.store.fetch(role, key) for role, key in step.needs}
     function(step.settings, **needs, out=out, **({"group": group} if group else {}))

@@ -1,5 +1,6 @@
 """Machines and what steps take of them. Plain arithmetic: nothing here knows Ray."""
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 
 from workers.settings import Offload
@@ -40,3 +41,18 @@ class Demand:
     offload: Offload = "none"
     micro_batch: int | None = None
     """Pairs a forward pass of one worker; None: as the grid says, else the whole share."""
+
+
+def describe_demand(demand: Demand) -> str:
+    """`2 x (1 CPUs, 0.5 GPUs, 3.1 GiB)`."""
+    return f"{demand.workers} x ({demand.cpus:g} CPUs, {demand.gpus:g} GPUs, {demand.memory / 2**30:.1f} GiB)"
+
+
+def describe_nodes(nodes: Iterable[Node]) -> str:
+    """`a: 4 CPUs, 1 GPUs, 15.5 GiB`, joined by commas."""
+    each = [f"{n.name}: {n.cpus:g} CPUs, {n.gpus} GPUs, {n.memory / 2**30:.1f} GiB" for n in nodes]
+    return "; ".join(each) or "none"
+
+
+ANY = Demand()
+"""One worker with one core."""

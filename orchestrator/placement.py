@@ -65,15 +65,6 @@ def demands(
     return {key: found[key] for key in graph.steps}
 
 
-def settled(step: Step, demand: Demand) -> Step:
-    """The step with what was chosen in place of every `auto`: what a worker is handed. Its key stays."""
-    if not isinstance(step.settings, TrainJob):
-        return step
-    chosen = {"zero_stage": demand.zero_stage, "offload": demand.offload, "micro_batch": demand.micro_batch}
-    training = step.settings.training.model_copy(update=chosen)
-    return replace(step, settings=step.settings.model_copy(update={"training": training}), workers=demand.workers)
-
-
 @dataclass(kw_only=True)
 class _Chooser:
     graph: Graph

@@ -1,7 +1,7 @@
 """What a sweep would do: is the grid possible on its corpus, which steps are finished, which are new."""
 
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -30,6 +30,8 @@ class Plan:
     finished: frozenset[str]
     summary: dict[str, Any] | None
     """Of the corpus; None where it would have to be fetched first."""
+    failed: Mapping[str, Mapping[str, Any]]
+    """Steps that have failed for good before, with the record of it."""
     goals: frozenset[str] | None = None
     """Steps that are wanted; those that rows are made of where left out."""
 
@@ -49,10 +51,9 @@ class Plan:
 
 def make_plan(
     loaded: Loaded,
-    store: Store,
+    desk: jobs.Desk,
     *,
     fetch: bool,
-    table: jobs.Jobs = jobs.WORKER_JOBS,
     say: Callable[[str], None] = lambda line: None,
 ) -> Plan:
     """Check everything that can be checked before work starts. A local corpus is read (once; it is a step like
@@ -61,13 +62,14 @@ def make_plan(
     Raises:
         BadInput: the grid cannot be run as it is.
     """
+    store = desk.store
     check_writable(loaded, store)
     graph = tuned.expand_tuned(loaded.grid, store)
     corpus = graph.steps[graph.corpus]
     may_read = fetch or corpora.is_local(loaded.grid.corpus)
     if may_read and not store.is_finished("corpus", graph.corpus):
         say(f"reading the corpus ({loaded.grid.corpus.source})")
-        outcome = jobs.run(store, corpus, owner=uuid4().hex, jobs=table, capture=False)
+        outcome = jobs.run(desk, corpus, owner=uuid4().hex, capture=False)
         if outcome.status == "failed":
             raise BadInput(_corpus_error(loaded, store, corpus, outcome))
     summary = read_summary(store, graph)
@@ -76,7 +78,14 @@ def make_plan(
         check_held_out(loaded, summary)
         check_capacity(loaded, summary, store.fetch("corpus", graph.corpus))
         tuned.check(loaded, summary, store.fetch("corpus", graph.corpus))
-    return Plan(loaded=loaded, graph=graph, store=store, finished=finished(store, graph), summary=summary)
+    return Plan(
+        loaded=loaded,
+        graph=graph,
+        store=store,
+        finished=finished(store, graph),
+        summary=summary,
+        failed=failed(store, graph),
+    )
 
 
 def _corpus_error(loaded: Loaded, store: Store, corpus: Step, outcome: jobs.Outcome) -> str:
@@ -98,6 +107,18 @@ def finished(store: Store, graph: Graph) -> frozenset[str]:
     """Keys of the graph's finished steps, by one scan a kind."""
     there = frozenset[str]().union(*(store.finished(kind) for kind in RECIPES))
     return there & graph.steps.keys()
+
+
+def failed(store: Store, graph: Graph) -> dict[str, dict[str, Any]]:
+    """The graph's steps that have failed for good, with the record of it."""
+    return {key: record for kind in RECIPES for key, record in store.failed(kind).items() if key in graph.steps}
+
+
+def forgive(plan: Plan, *, restart: bool) -> Plan:
+    """The plan in which all that has failed is tried again, from where it was or from nothing."""
+    for key in plan.failed:
+        plan.store.forgive(plan.graph.steps[key].kind, key, restart=restart)
+    return replace(plan, failed={})
 
 
 def check_writable(loaded: Loaded, store: Store) -> None:

@@ -82,6 +82,23 @@ def _gpus(value: Any) -> bool:
     return isinstance(value, int | float) and (value in (0, *SHARES) or (value >= 1 and value == int(value)))
 
 
+class Timeouts(Settings):
+    """Seconds an attempt; no limit where left out. What is over it is ended and tried again from its checkpoint."""
+
+    tokenizer: Positive | None = None
+    embeddings: Positive | None = None
+    identifiers: Positive | None = None
+    baselines: Positive | None = None
+    train: Positive | None = None
+    score: Positive | None = None
+    search: Positive | None = None
+
+    def of(self, kind: str) -> float | None:
+        """Of a kind of step."""
+        limit: float | None = getattr(self, kind, None)
+        return limit
+
+
 class Resources(Settings):
     """What the sweep may use. Of `auto` nothing is part of a key: a key says nothing of the machine."""
 
@@ -96,7 +113,9 @@ class Resources(Settings):
     """Workers that train one model together (data parallel, ZeRO). A number above 1 is part of a training's key.
     `auto`: the fewest GPUs that a model fits on; 1 on CPUs."""
     max_attempts: Count = 3
-    """Of a step that fails for a reason that may pass."""
+    """Of a step that fails for a reason that may pass, for each reason by itself."""
+    timeout: Timeouts = Timeouts()
+    """Seconds that one attempt at a step may take, by the kind of step."""
     cluster: tuple[Machines, ...] | None = None
     """The machines to plan for; those that are there where left out."""
 

@@ -1,14 +1,12 @@
 """What studies have found: read from their steps, put into the graph, and written into the grid's tables."""
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import pyarrow.parquet as pq
 
-from orchestrator.failures import NEEDED_STEP
 from orchestrator.grid import Grid, Loaded
-from orchestrator.jobs import Outcome
 from orchestrator.labels import safe
 from orchestrator.rows import read_json
 from orchestrator.steps import Graph, Step, Trial, expand
@@ -45,17 +43,6 @@ def named(graph: Graph) -> dict[str, Trial]:
     for trial in graph.trials:
         if trial.train in graph.tunes:
             found.setdefault(graph.tunes[trial.train], trial)
-    return found
-
-
-def blocked(steps: Iterable[Step], failed: Mapping[str, Outcome]) -> dict[str, Outcome]:
-    """Of the steps (each after what it needs) those that failed studies leave undone: they, and all that need them."""
-    found = dict(failed)
-    for step in steps:
-        causes = [found[key] for _, key in step.needs if key in found]
-        if causes and step.key not in found:
-            told = causes[0].error if causes[0].kind == NEEDED_STEP else f"its study failed: {causes[0].error}"
-            found[step.key] = Outcome(key=step.key, status="failed", kind=NEEDED_STEP, error=told)
     return found
 
 

@@ -11,12 +11,11 @@ import os
 import socket
 import tempfile
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
-from uuid import uuid4
 
 # Read when Ray and Tune are imported or begin: no files of Tune's loggers, and Ctrl-C is the sweep's to handle.
 os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
@@ -36,9 +35,12 @@ from ray.tune.search.optuna import OptunaSearch
 from ray.util.scheduling_strategies import PlacementGroupSchedulingStrategy
 
 from orchestrator import attempts, failures, tuned
-from orchestrator.cluster import environment
-from orchestrator.jobs import Jobs, Outcome, function_of
-from orchestrator.resources import Resources
+from orchestrator.attempts import Attempt
+from orchestrator.cluster.connection import environment
+from orchestrator.driving import Ledger
+from orchestrator.fitting import fitted
+from orchestrator.jobs import Desk, Outcome, function_of
+from orchestrator.nodes import Demand, Node
 from orchestrator.steps import Step
 from orchestrator.studies import (
     DIVERGED_NLL,
@@ -54,64 +56,108 @@ from orchestrator.studies import (
 )
 from orchestrator.tuning_settings import TuneJob
 from results import files, schema
-from results.store import Store
-from workers.errors import BadInput, Diverged
+from workers.errors import Diverged, Interrupted
 from workers.settings import ProcessGroup, TrainJob
 
 METRIC, SHARE = "dev_nll", "share"
-TOGETHER = 3
+ROUNDS = 3
 """A study is done in so many rounds at least, however many workers there are: each learns from the one before."""
 _COLUMNS = pa.schema([field for field in schema.TUNING if field.name not in schema.STUDY])
-
-Say = Callable[[str], None]
 
 
 @dataclass(frozen=True, kw_only=True)
 class Bench:
-    """What a trial is done on."""
+    """What the trials of a study are done on."""
 
-    bundle: Mapping[str, float]
-    """Ray's resources of each of the workers that train together."""
-    workers: int
-    """That train one model together."""
+    desk: Desk
+    demand: Demand
+    """Of one trial: that of the trainings which the study is for."""
     slots: int
     """Trials that there is room for at once."""
-    environment: Mapping[str, str]
-    """Of every worker, set before torch is imported."""
     max_failures: int
     """How often a trial whose worker dies is begun anew."""
-    table: Jobs
+    stop: Callable[[], bool]
+    """Whether the sweep was asked to stop. For the driver alone."""
+    say: Callable[[str], None]
+    """Tells a person. For the driver alone."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Work:
-    """What every trial of a study shares."""
+    """What every trial of a study shares, and is sent to their processes."""
 
     job: TuneJob
-    store: Store
+    desk: Desk
     needs: tuple[tuple[str, str], ...]
     """(kind, key) of the finished steps that a training takes."""
-    bench: Bench
+    demand: Demand
 
-    def folders(self) -> dict[str, Path]:
-        """Kind -> folder of the finished step, on the machine that asks."""
-        return {kind: self.store.fetch(kind, key) for kind, key in self.needs}
+    def begin(self) -> tuple[Callable[..., None], dict[str, Path]]:
+        """What does a trial, and the folders of the steps that it takes, in the process that calls this."""
+        os.environ.update(environment(self.demand.cpus, self.demand.gpus))  # before torch is imported
+        function = function_of("tune", self.desk.jobs)
+        return function, {kind: self.desk.store.fetch(kind, key) for kind, key in self.needs}
 
     def train_job(self, values: Mapping[str, Any]) -> TrainJob:
-        """The training of a trial with these values."""
-        job = self.job
+        """The training of a trial with these values, cut as its demand says."""
+        job, ranks = self.job, self.demand.workers
         # A trial is never resumed, so it saves nothing on its way.
         training = job.training.model_copy(update={**values, "checkpoint_every": 2**53})
-        return TrainJob(model=job.model, training=training, pairs=job.pairs, seed=job.seed)
+        made = fitted(
+            TrainJob(model=job.model, training=training, pairs=job.pairs, seed=job.seed), self.demand, ranks, 0
+        )
+        assert isinstance(made, TrainJob)
+        micro, share = made.training.micro_batch, made.training.batch // ranks
+        if micro is None or share % micro == 0:
+            return made
+        # Chosen for the grid's batch, and this is another.
+        return made.model_copy(
+            update={"training": made.training.model_copy(update={"micro_batch": math.gcd(share, micro)})}
+        )
+
+
+def tune_all(
+    studies: Sequence[Step], names: Mapping[str, str], benches: Mapping[str, Bench], ledger: Ledger, pause: float = 2.0
+) -> None:
+    """Do the studies one after the other, those of other drivers by waiting for them, until all have ended.
+
+    One whose needed steps are not there is left out. What fails is recorded; returns early where asked to stop.
+
+    Args:
+        names, benches: by the study's key.
+        pause: seconds between looks at studies that other drivers do.
+    """
+    left = list(studies)
+    while left:
+        for step in list(left):
+            bench = benches[step.key]
+            if bench.stop():
+                return
+            if not all(bench.desk.store.is_finished(kind, key) for kind, key in step.needs):
+                left.remove(step)
+                continue
+            admitted = ledger.admit(step)
+            if admitted is None:
+                continue
+            if isinstance(admitted, str):
+                outcome = do_study(step, bench, names[step.key], admitted)
+                if outcome.status == "failed" and outcome.kind != failures.INTERRUPTED:
+                    bench.say(f"{names[step.key]}: failed: {outcome.kind}: {outcome.error}")
+                    ledger.gave_up(step, outcome)
+                ledger.release(step)
+            left.remove(step)
+        if left:
+            time.sleep(pause)
 
 
 # ---------------------------------------------------------------- the study
 
 
-def search(work: Work, journal: Path, name: str, say: Say) -> optuna.Study:
+def search(work: Work, bench: Bench, journal: Path, name: str) -> optuna.Study:
     """Go on with the study in `journal` until it has all its trials; a new one where there is none.
 
     Raises:
+        Interrupted: asked to stop; trials that had ended are kept.
         Diverged: no trial was trained to its end, because they diverged.
         RuntimeError: none was, because they broke; with what the last one said.
     """
@@ -121,8 +167,10 @@ def search(work: Work, journal: Path, name: str, say: Say) -> optuna.Study:
     left = job.trials - len(study.get_trials(states=ENDED))
     errors: list[str] = []
     if left > 0:
-        say(f"{name}: {left} of {job.trials} trials to go" if left < job.trials else f"{name}: {job.trials} trials")
-        errors = _fit(work, study, storage, left, functools.partial(_tell, say, name, job))
+        bench.say(
+            f"{name}: {job.trials} trials" if left == job.trials else f"{name}: {left} of {job.trials} trials to go"
+        )
+        errors = _fit(work, bench, study, storage, left, name)
     if not any(is_trained(trial) for trial in study.get_trials(states=ENDED)):
         if study.get_trials(states=[TrialState.COMPLETE]):
             low, high = job.learning_rate
@@ -131,10 +179,11 @@ def search(work: Work, journal: Path, name: str, say: Say) -> optuna.Study:
     return study
 
 
-def _fit(work: Work, study: optuna.Study, storage: JournalStorage, left: int, tell: Callable[[Any], None]) -> list[str]:
+def _fit(work: Work, bench: Bench, study: optuna.Study, storage: JournalStorage, left: int, name: str) -> list[str]:
     """Run `left` trials; returns what those that broke said."""
-    job, bench = work.job, work.bench
-    bundles = tune.PlacementGroupFactory([dict(bench.bundle)] * bench.workers)
+    job, demand = work.job, work.demand
+    bundle = {"CPU": demand.cpus, **({"GPU": demand.gpus} if demand.gpus else {})}
+    bundles = tune.PlacementGroupFactory([bundle] * demand.workers)
     with tempfile.TemporaryDirectory(prefix="gridlaw-tune-") as scratch:
         tuner = tune.Tuner(
             tune.with_resources(functools.partial(run_trial, work), bundles),
@@ -142,18 +191,23 @@ def _fit(work: Work, study: optuna.Study, storage: JournalStorage, left: int, te
                 search_alg=_searcher(job, storage, len(study.get_trials())),
                 scheduler=_scheduler(job, study),
                 num_samples=left,
-                max_concurrent_trials=max(1, min(bench.slots, math.ceil(job.trials / TOGETHER))),
-                reuse_actors=bench.workers == 1,  # a process that has joined a group cannot join another
+                max_concurrent_trials=max(1, min(bench.slots, math.ceil(job.trials / ROUNDS))),
+                reuse_actors=demand.workers == 1,  # a process that has joined a group cannot join another
             ),
             run_config=tune.RunConfig(
                 name=NAME,
                 storage_path=scratch,
                 failure_config=tune.FailureConfig(max_failures=bench.max_failures),
-                callbacks=[_Watch(tell)],
+                callbacks=[_Watch(functools.partial(_tell, bench.say, name), bench.stop)],
                 verbose=0,
             ),
         )
-        return [_one_line(error) for error in tuner.fit().errors]
+        try:
+            return [_one_line(error) for error in tuner.fit().errors]
+        except Exception:
+            if bench.stop():  # Tune has its own words for what a callback raises
+                raise Interrupted("stopped, as asked; trials that had ended are kept") from None
+            raise
 
 
 def _one_line(error: BaseException) -> str:
@@ -201,12 +255,11 @@ def _scheduler(job: TuneJob, study: optuna.Study) -> ASHAScheduler:
 
 def run_trial(work: Work, values: dict[str, Any]) -> None:
     """What Tune calls in a trial's process, with the learning rate (and batch) to try. Rank 0 of those together."""
-    os.environ.update(work.bench.environment)
-    trial = function_of("tune", work.bench.table)
+    trial, folders = work.begin()
     group, others = _gather(work, values)
     try:
         with tempfile.TemporaryDirectory(prefix="gridlaw-trial-") as out:
-            trial(work.train_job(values), work.job.shares, _report, **work.folders(), out=Path(out), group=group)
+            trial(work.train_job(values), work.job.shares, _report, **folders, out=Path(out), group=group)
     except Diverged as error:
         print(error)
         tune.report({SHARE: 1.0, METRIC: DIVERGED_NLL})
@@ -221,13 +274,13 @@ def _report(share: float, nll: float) -> None:
 
 def _gather(work: Work, values: dict[str, Any]) -> tuple[ProcessGroup, Sequence[Any]]:
     """The group of this trial's workers, and the others, who have begun."""
-    size = work.bench.workers
+    size = work.demand.workers
     if size == 1:
         return ProcessGroup(), ()
     with socket.socket() as probe:
         probe.bind(("", 0))
         address = f"{ray.util.get_node_ip_address()}:{probe.getsockname()[1]}"
-    resources = {"num_cpus": work.bench.bundle.get("CPU", 0), "num_gpus": work.bench.bundle.get("GPU", 0)}
+    resources = {"num_cpus": work.demand.cpus, "num_gpus": work.demand.gpus}
     placement = ray.util.get_current_placement_group()
     assert placement is not None
     others: list[Any] = [
@@ -245,25 +298,24 @@ class _Rank:
     """A worker that trains beside rank 0."""
 
     def __init__(self, work: Work) -> None:
-        os.environ.update(work.bench.environment)
         self._work = work
 
     def run(self, values: dict[str, Any], group: ProcessGroup) -> None:
         """Until the end of the training, or of this process."""
-        trial = function_of("tune", self._work.bench.table)
+        trial, folders = self._work.begin()
         with tempfile.TemporaryDirectory(prefix="gridlaw-trial-") as out:
             job = self._work.train_job(values)
-            trial(job, self._work.job.shares, _report, **self._work.folders(), out=Path(out), group=group)
+            trial(job, self._work.job.shares, _report, **folders, out=Path(out), group=group)
 
 
 # ---------------------------------------------------------------- telling
 
 
 class _Watch(tune.Callback):
-    """Tells of every trial that ends, in place of Tune's tables."""
+    """Tells of every trial that ends, in place of Tune's tables, and ends the study where that is asked for."""
 
-    def __init__(self, tell: Callable[[Any], None]) -> None:
-        self._tell = tell
+    def __init__(self, tell: Callable[[Any], None], stop: Callable[[], bool]) -> None:
+        self._tell, self._stop = tell, stop
 
     def __getstate__(self) -> dict[str, Any]:
         """Tune keeps a copy of all that it was given, but asks only this object; a console cannot be copied."""
@@ -277,8 +329,13 @@ class _Watch(tune.Callback):
         """Tune's name for a trial that failed for good."""
         self._tell(trial)
 
+    def on_step_end(self, iteration: int, trials: list[Any], **info: Any) -> None:
+        """Tune's name for a moment between two things that happen."""
+        if self._stop():
+            raise Interrupted
 
-def _tell(say: Say, name: str, job: TuneJob, trial: Any) -> None:
+
+def _tell(say: Callable[[str], None], name: str, trial: Any) -> None:
     """One line a trial that has ended. `trial` is Tune's."""
     values = ", ".join(f"{key.replace('_', ' ')} {value:.3g}" for key, value in sorted(trial.config.items()))
     last = trial.last_result or {}
@@ -292,49 +349,35 @@ def _tell(say: Say, name: str, job: TuneJob, trial: Any) -> None:
     say(f"{name}: {values}: {said}")
 
 
-def do_study(store: Store, step: Step, bench: Bench, name: str, say: Say, git_commit: str | None) -> Outcome:
+def do_study(step: Step, bench: Bench, name: str, owner: str) -> Outcome:
     """Do the step of a study unless it is finished; what goes wrong becomes a failed outcome."""
-    began = time.monotonic()
-    job = step.settings
+    began, desk, job = time.monotonic(), bench.desk, step.settings
     assert isinstance(job, TuneJob)
-    work = Work(job=job, store=store, needs=step.needs, bench=bench)
+    work = Work(job=job, desk=desk, needs=step.needs, demand=bench.demand)
     try:
-        with store.work(step.kind, step.key, uuid4().hex) as out:
+        with desk.store.work(step.kind, step.key, owner) as out:
             if out is None:
                 return Outcome(key=step.key, status="cached")
-            attempts.begin(out)
+            attempts.begin(out, Attempt(started=attempts.now(), node=socket.gethostname(), pid=os.getpid()))
             try:
-                study = search(work, out / tuned.JOURNAL, name, say)
+                study = search(work, bench, out / tuned.JOURNAL, name)
             except Exception as error:
                 attempts.fail(out, error)
                 raise
             files.write_json(out / tuned.BEST, best_of(study).model_dump(mode="json"))
             pq.write_table(pa.Table.from_pylist(trial_rows(job, study), _COLUMNS), out / tuned.TRIALS)
             attempts.end(out)
-            attempts.write_provenance(out, git_commit)
+            attempts.write_provenance(out, desk.git_commit)
     except Exception as error:
         kind, line = failures.classify(error), failures.one_line(error)
         return Outcome(key=step.key, status="failed", kind=kind, error=line, seconds=time.monotonic() - began)
     return Outcome(key=step.key, status="done", seconds=time.monotonic() - began)
 
 
-def bench_of(resources: Resources, table: Jobs) -> Bench:
-    """What the connected Ray gives the trials of one study."""
-    there, together = ray.cluster_resources(), resources.together
-    gpus = resources.gpus_per_worker
-    if gpus == "auto":
-        gpus = 1.0 if there.get("GPU") else 0.0
-    cpus = resources.cpus_per_worker
-    rooms = [there.get("CPU", 1) / cpus, *([there.get("GPU", 0) / gpus] if gpus else [])]
-    workers = min(int(min(rooms) + 1e-9), resources.workers or 2**31)
-    if workers < together:
-        message = f"{together} is more than the {workers} workers there can be"
-        raise BadInput(f"resources.workers_per_training: {message}")
-    return Bench(
-        bundle={"CPU": cpus, **({"GPU": gpus} if gpus else {})},
-        workers=together,
-        slots=workers // together,
-        environment=environment(cpus, gpus),
-        max_failures=resources.max_attempts - 1,
-        table=table,
-    )
+def slots(demand: Demand, nodes: Iterable[Node], limit: int | None) -> int:
+    """How many such trials the machines have room for at once; `limit`: on the workers of them all together."""
+    workers = 0
+    for node in nodes:
+        rooms = [node.cpus / demand.cpus, *([node.gpus / demand.gpus] if demand.gpus else [])]
+        workers += min(int(min(rooms) + 1e-9), node.memory // demand.memory if demand.memory else 2**31)
+    return max(1, min(workers, limit or workers) // demand.workers)

@@ -1,0 +1,258 @@
+"""Worker processes on Ray's nodes, each an actor that lives as long as it is useful.
+
+A worker is one process that has imported torch once; which of them there are is the `Fleet`'s to say. Those that train
+one model together share a process group, so one that dies takes its gang with it. What a worker was doing when it or
+its node died comes back as a failed outcome.
+"""
+
+import math
+import os
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any
+from uuid import uuid4
+
+import ray
+from ray.exceptions import ActorDiedError, ActorUnavailableError, OutOfMemoryError, RayError, RayTaskError
+from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
+
+from orchestrator import failures, jobs
+from orchestrator.cluster.connection import environment
+from orchestrator.cluster.machines import Machines
+from orchestrator.driving import Event
+from orchestrator.fleet import Worker
+from orchestrator.grid import Resources
+from orchestrator.nodes import Node
+from orchestrator.scheduler import Task
+from workers import stopping
+
+GRACE_SECONDS = 10.0
+"""How long the others of a gang may take to end by themselves after one of them has failed."""
+FAILED_STARTS = 5
+"""Workers in a row that may fail to start before the sweep gives up."""
+SLOW_START_SECONDS = 30.0
+"""After so long a worker that has not started is told of: somebody else may hold the node's cores."""
+
+
+class _Worker:
+    """What runs in an actor's process."""
+
+    def __init__(self, desk: jobs.Desk, environment: Mapping[str, str]) -> None:
+        os.environ.update(environment)  # before torch is imported; a Ray runtime environment would take seconds
+        stopping.stop_on_sigterm()
+        self._desk = desk
+
+    @ray.method(concurrency_group="control")
+    def ready(self) -> None:
+        """Returns when the process is up."""
+
+    @ray.method(concurrency_group="control")
+    def stop(self) -> None:
+        """Ask what runs here to save what it has and end."""
+        stopping.request_stop()
+
+    def run(self, task: Task, owner: str, place: jobs.Place) -> jobs.Outcome:
+        """Do one step; see `jobs.run`."""
+        if place.size > 1:
+            place = replace(place, host=ray.util.get_node_ip_address())
+        return jobs.run(self._desk, task.step, owner=owner, place=place, demand=task.demand, halvings=task.halvings)
+
+
+_ACTOR: Any = ray.remote(concurrency_groups={"control": 1})(_Worker)  # type: ignore[call-overload]
+
+
+@dataclass(kw_only=True)
+class _Flight:
+    """One attempt on its way: which worker has which rank, and what has come back."""
+
+    task: Task
+    outcomes: dict[int, jobs.Outcome] = field(default_factory=dict)
+    """Rank -> outcome."""
+    gone: set[int] = field(default_factory=set)
+    """Workers whose processes are of no more use."""
+    deadline: float = math.inf
+    """When ranks that are still out are ended."""
+    late: jobs.Outcome | None = None
+    """What ranks that are ended at the deadline came to."""
+
+
+class RayPool:
+    """A `driving.Pool` of Ray actors."""
+
+    def __init__(self, desk: jobs.Desk, resources: Resources, say: Callable[[str], None] = lambda line: None) -> None:
+        self._desk, self._resources, self._say = desk, resources, say
+        self._actors: dict[int, Any] = {}
+        self._nodes_of: dict[int, str] = {}
+        self._starting: dict[int, tuple[Any, float]] = {}
+        self._flying: dict[Any, tuple[_Flight, int]] = {}
+        self._failed_starts = 0
+        self._nodes = Machines()
+
+    def nodes(self) -> Sequence[Node]:
+        """The machines that are there now."""
+        return self._nodes.there()
+
+    def submit(self, task: Task, workers: Sequence[Worker], owner: str) -> None:
+        """Begin the attempt on the workers of its seat; rank 0 is the first. Those that are new are started."""
+        flight = _Flight(task=task)
+        limit = self._resources.timeout.of(task.step.kind)
+        if limit is not None:
+            flight.deadline = time.monotonic() + limit
+            flight.late = _failed(task, failures.TIMEOUT, f"not done after {limit:g} s (resources.timeout)")
+        token = uuid4().hex
+        for rank, worker in enumerate(workers):
+            if worker.id not in self._actors:
+                self._start(worker)
+            place = jobs.Place(rank=rank, size=len(workers), token=token)
+            self._flying[self._actors[worker.id].run.remote(task, owner, place)] = (flight, rank)
+
+    def _start(self, worker: Worker) -> None:
+        options = {
+            "num_cpus": worker.cpus,
+            "num_gpus": worker.gpus,
+            "max_restarts": 0,
+            "scheduling_strategy": NodeAffinitySchedulingStrategy(worker.node, soft=False),
+        }
+        variables = environment(worker.cpus, worker.gpus)
+        actor = _ACTOR.options(**options).remote(self._desk, variables)
+        self._actors[worker.id], self._nodes_of[worker.id] = actor, worker.node
+        self._starting[worker.id] = (actor.ready.remote(), time.monotonic())
+
+    def dismiss(self, workers: Sequence[int]) -> None:
+        """End idle workers."""
+        for worker in workers:
+            self._starting.pop(worker, None)
+            self._nodes_of.pop(worker, None)
+            actor = self._actors.pop(worker, None)
+            if actor is not None:
+                ray.kill(actor)
+
+    def wait(self, timeout: float) -> list[Event]:
+        """See `driving.Pool`."""
+        self._tell_slow_starts()
+        if not self._flying:
+            time.sleep(timeout)
+            return []
+        waiting = list(self._flying)
+        ready, _ = ray.wait(waiting, num_returns=1, timeout=timeout)
+        if ready:
+            ready, _ = ray.wait(waiting, num_returns=len(waiting), timeout=0)
+        events = [event for reference in ready if (event := self._landed(reference))]
+        return events + self._end_overdue()
+
+    def _landed(self, reference: Any) -> Event | None:
+        flight, rank = self._flying.pop(reference)
+        worker = flight.task.seat.workers[rank]
+        outcome, died = self._outcome(reference, flight.task, worker)
+        flight.outcomes[rank] = outcome
+        together = len(flight.task.seat.workers) > 1
+        if died or (together and outcome.status == "failed"):
+            flight.gone.add(worker)
+        if outcome.status == "failed" and together:
+            flight.deadline = min(flight.deadline, time.monotonic() + GRACE_SECONDS)
+            why = "ended, because another worker of its training failed"
+            flight.late = flight.late or _failed(flight.task, failures.WORKER_DIED, why)
+        return self._close(flight)
+
+    def _outcome(self, reference: Any, task: Task, worker: int) -> tuple[jobs.Outcome, bool]:
+        """What an actor's call came to, and whether the actor is gone."""
+        try:
+            outcome: jobs.Outcome = ray.get(reference)
+        except OutOfMemoryError as error:
+            return _failed(task, failures.OUT_OF_MEMORY, failures.short(error)), True
+        except RayTaskError as error:
+            return _failed(task, failures.ERROR, failures.short(error)), False
+        except ActorDiedError as error:
+            return self._dead(error, task, worker), True
+        except (ActorUnavailableError, RayError) as error:
+            return _failed(task, failures.NODE_LOST, failures.short(error)), True
+        self._failed_starts = 0
+        return outcome, False
+
+    def _dead(self, error: ActorDiedError, task: Task, worker: int) -> jobs.Outcome:
+        """Of a process that is gone: with its node, before it began, or by itself."""
+        text = failures.short(error)
+        if "creation task" in str(error):
+            self._failed_starts += 1
+            if self._failed_starts >= FAILED_STARTS:
+                raise failures.NoWorkers(f"workers do not start: {text}") from error
+            return _failed(task, failures.NODE_LOST, f"the worker did not start: {text}")
+        if "node" in str(error) and not self._nodes.is_alive(self._nodes_of[worker]):
+            return _failed(task, failures.NODE_LOST, "its node is gone")
+        return _failed(task, failures.WORKER_DIED, f"the worker died: {text}")
+
+    def _close(self, flight: _Flight) -> Event | None:
+        """The event, once the last worker has landed. A gang that has lost one is of no more use."""
+        workers = flight.task.seat.workers
+        if len(flight.outcomes) < len(workers):
+            return None
+        gone = workers if flight.gone and len(workers) > 1 else tuple(flight.gone)
+        self.dismiss(gone)
+        return Event(task=flight.task, outcome=_overall(flight), gone=gone)
+
+    def _end_overdue(self) -> list[Event]:
+        """End the workers of attempts whose time is up."""
+        now = time.monotonic()
+        overdue = [(reference, *one) for reference, one in self._flying.items() if one[0].deadline < now]
+        events: list[Event] = []
+        for reference, flight, rank in overdue:
+            del self._flying[reference]
+            worker = flight.task.seat.workers[rank]
+            self.dismiss([worker])
+            flight.gone.add(worker)
+            assert flight.late is not None
+            flight.outcomes[rank] = flight.late
+            events += [event] if (event := self._close(flight)) else []
+        return events
+
+    def _tell_slow_starts(self) -> None:
+        if not self._starting:
+            return
+        up, _ = ray.wait([ready for ready, _ in self._starting.values()], num_returns=len(self._starting), timeout=0)
+        now = time.monotonic()
+        for worker, (ready, since) in list(self._starting.items()):
+            if ready in up:
+                del self._starting[worker]
+            elif now - since > SLOW_START_SECONDS:
+                del self._starting[worker]
+                name = self._nodes.name(self._nodes_of[worker])
+                self._say(
+                    f"a worker on {name} has not started for {now - since:.0f} s; does another job hold its cores?"
+                )
+
+    def stop(self) -> None:
+        """Ask all that runs to save what it has and end."""
+        for worker in {worker for flight, _ in self._flying.values() for worker in flight.task.seat.workers}:
+            if worker in self._actors:
+                self._actors[worker].stop.remote()
+
+    def close(self) -> None:
+        """End all workers."""
+        self.dismiss(list(self._actors))
+
+
+def _failed(task: Task, kind: str, error: str) -> jobs.Outcome:
+    return jobs.Outcome(key=task.step.key, status="failed", kind=kind, error=error)
+
+
+TELLING = (
+    failures.INTERRUPTED,
+    failures.BAD_INPUT,
+    failures.DIVERGED,
+    failures.OUT_OF_MEMORY,
+    failures.STORAGE,
+    failures.TIMEOUT,
+    failures.NODE_LOST,
+    failures.ERROR,
+    failures.WORKER_DIED,
+)
+"""Kinds of failures, what says most about a gang's first."""
+
+
+def _overall(flight: _Flight) -> jobs.Outcome:
+    """One outcome for a gang: that of rank 0, or the failure that says most."""
+    failed = [outcome for outcome in flight.outcomes.values() if outcome.status == "failed"]
+    if not failed:
+        return flight.outcomes[0]
+    return min(failed, key=lambda outcome: TELLING.index(outcome.kind))
