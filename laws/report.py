@@ -56,6 +56,7 @@ class Rates:
     """The tuned learning rates of a family's sizes."""
 
     name: str
+    metric: str
     transfer: tuning.Transfer
     figures: tuple[Markup, ...]
 
@@ -249,7 +250,8 @@ def _rates(tables: Tables, folder: Path) -> list[Rates]:
             for what, figure in drawn.items()
             if figure is not None
         ]
-        found.append(Rates(name=name, transfer=transfer, figures=tuple(saved)))
+        metric = tuning.METRICS.get(first.metric, "loss")
+        found.append(Rates(name=name, metric=metric, transfer=transfer, figures=tuple(saved)))
     return found
 
 

@@ -1,7 +1,7 @@
 """Learning rates: the best one of each size, how sure that is, and what becomes of it at another size.
 
-Losses are the mean NLL of a token of the dev queries' identifiers, in nats. Everything is done in the logarithm of
-the learning rate, in which losses near their minimum are close to a parabola.
+Losses are those by which the rates were chosen: CGL or NLL of the dev queries, in nats. Everything is done in the
+logarithm of the learning rate, in which losses near their minimum are close to a parabola.
 """
 
 import math
@@ -16,6 +16,8 @@ from scipy import stats
 WINDOW = 10.0
 """Rates so many times smaller or larger than the best are left out of its parabola."""
 CONFIDENCE = 0.95
+LABELS = ("grid", "corpus", "identifiers", "family", "d_pairs", "epochs", "metric")
+METRICS = {"dev_cgl": "CGL", "dev_nll": "NLL"}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -25,8 +27,8 @@ class Attempt:
     learning_rate: float
     batch: int | None
     share: float
-    """Of the training that was done when `dev_nll` was measured."""
-    dev_nll: float
+    """Of the training that was done when `dev_loss` was measured."""
+    dev_loss: float
     """NaN where it was never measured."""
     state: str
     """trained | stopped | diverged | failed"""
@@ -38,7 +40,7 @@ class Attempt:
 
 @dataclass(frozen=True, kw_only=True)
 class Parabola:
-    """dev NLL = least + curvature (ln rate - ln optimum)^2, fitted to trained attempts."""
+    """Loss = least + curvature (ln rate - ln optimum)^2, fitted to trained attempts."""
 
     optimum: float
     lo: float
@@ -69,6 +71,10 @@ class Study:
     """NaN where it is not known."""
     d_pairs: int
     epochs: int
+    metric: str
+    """`dev_cgl` or `dev_nll`."""
+    chance: float
+    """CGL of a model that ignores the query; NaN for NLL."""
     attempts: tuple[Attempt, ...]
 
     @property
@@ -80,6 +86,11 @@ class Study:
     def own(self) -> Attempt | None:
         """The one with the model's own rate, where it was trained to its end."""
         return next((one for one in self.attempts if one.is_own and one.state == "trained"), None)
+
+    @property
+    def no_better_than_chance(self) -> bool:
+        """Whether not even the chosen attempt has learnt what a query asks for, so that its rate says nothing."""
+        return self.chosen.dev_loss >= self.chance
 
     @property
     def trained(self) -> tuple[Attempt, ...]:
@@ -98,7 +109,7 @@ class Study:
         """Near the chosen rate; None where five rates or a minimum among them are wanting."""
         best = self.chosen.learning_rate
         near = [one for one in self.trained if 1 / WINDOW <= one.learning_rate / best <= WINDOW]
-        return fit_parabola([one.learning_rate for one in near], [one.dev_nll for one in near])
+        return fit_parabola([one.learning_rate for one in near], [one.dev_loss for one in near])
 
     def loss_at(self, rate: float) -> float:
         """The loss with another learning rate: by the parabola where that was fitted, else between its neighbours.
@@ -110,7 +121,7 @@ class Study:
             return math.nan
         if self.parabola is not None and self.parabola.within[0] <= rate <= self.parabola.within[1]:
             return self.parabola.at(rate)
-        return float(np.interp(math.log(rate), np.log(rates), [one.dev_nll for one in self.trained]))
+        return float(np.interp(math.log(rate), np.log(rates), [one.dev_loss for one in self.trained]))
 
 
 def fit_parabola(rates: Sequence[float], losses: Sequence[float]) -> Parabola | None:
@@ -155,7 +166,7 @@ class Transfer:
     error: float
     """Standard error of the slope; NaN with fewer than three sizes."""
     regrets: tuple[float, ...]
-    """Nats a token that each size loses with the rate of the smallest; 0 for the smallest, NaN where not known."""
+    """Nats that each size loses with the rate of the smallest; 0 for the smallest, NaN where not known."""
 
     @property
     def is_flat(self) -> bool | None:
@@ -167,7 +178,7 @@ def transfers(studies: Iterable[Study]) -> tuple[Transfer, ...]:
     """One a (corpus, identifiers, family): studies of one D side by side."""
     families: dict[tuple[Any, ...], list[Study]] = {}
     for study in studies:
-        place = (study.grid, study.corpus, study.corpus_hash, study.identifiers, study.family, study.d_pairs)
+        place = (*(getattr(study, name) for name in LABELS), study.corpus_hash)
         families.setdefault(place, []).append(study)
     return tuple(_transfer(sorted(members, key=lambda one: one.n_params)) for members in families.values())
 
@@ -210,12 +221,14 @@ def _study(rows: Sequence[dict[str, Any]]) -> Study:
         n_params=_number(first["n_params"]),
         d_pairs=first["d_pairs"] or 0,
         epochs=first["epochs"] or 0,
+        metric=first["metric"] or "",
+        chance=_number(first["chance"]),
         attempts=tuple(
             Attempt(
                 learning_rate=row["learning_rate"],
                 batch=row["batch"],
                 share=_number(row["share"]),
-                dev_nll=_number(row["dev_nll"]),
+                dev_loss=_number(row["dev_loss"]),
                 state=row["state"],
                 seconds=_number(row["seconds"]),
                 is_own=bool(row["is_own"]),
@@ -233,7 +246,7 @@ def _number(value: Any) -> float:
 def numbers(transfer: Transfer) -> dict[str, Any]:
     """For laws.json."""
     first = transfer.studies[0]
-    labels = {name: getattr(first, name) for name in ("grid", "corpus", "identifiers", "family", "d_pairs", "epochs")}
+    labels = {name: getattr(first, name) for name in LABELS}
     return {
         **labels,
         "slope": transfer.slope,
@@ -244,11 +257,12 @@ def numbers(transfer: Transfer) -> dict[str, Any]:
                 "n": study.n_params,
                 "learning_rate": study.chosen.learning_rate,
                 "batch": study.chosen.batch,
-                "dev_nll": study.chosen.dev_nll,
+                "dev_loss": study.chosen.dev_loss,
                 "own_learning_rate": study.own.learning_rate if study.own else None,
-                "own_dev_nll": study.own.dev_nll if study.own else None,
+                "own_dev_loss": study.own.dev_loss if study.own else None,
                 "optimum": vars(study.parabola) if study.parabola else None,
                 "at_end": study.at_end,
+                "chance": study.chance,
                 "regret": regret,
                 "trials": [vars(one) for one in sorted(study.attempts, key=lambda one: one.learning_rate)],
             }

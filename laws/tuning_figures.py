@@ -12,26 +12,29 @@ from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
 
 from laws.figures import AXIS_NAMES, INK, LAW, MUTED, POINT, STYLE, family_name, panel, value_ticks
 from laws.points import short
-from laws.tuning import Study, Transfer, best_rate
+from laws.tuning import METRICS, Study, Transfer, best_rate
 
 HEADROOM = 0.6
 """Of the range of trained losses: how much more is shown above it; what is worse is cut off."""
 
 
 def losses(transfer: Transfer) -> Figure:
-    """dev NLL against the learning rate, a line a size; hollow where a trial was stopped on its way."""
+    """The loss against the learning rate, a line a size; hollow where a trial was stopped on its way."""
     with matplotlib.rc_context(STYLE):
         figure, axes = panel()
-        trained = [one.dev_nll for study in transfer.studies for one in study.trained]
+        trained = [one.dev_loss for study in transfer.studies for one in study.trained]
         span = max(trained) - min(trained) or 1.0
         axes.set_ylim(min(trained) - 0.08 * span, max(trained) + HEADROOM * span)
         for index, study in enumerate(transfer.studies):
             colour = colormaps["viridis"](0.85 * (1 - index / max(len(transfer.studies) - 1, 1)))
             _line(axes, study, colour)
+        if math.isfinite(chance := transfer.studies[0].chance):
+            axes.axhline(chance, color=MUTED, linewidth=1, linestyle=":")
         axes.set_xscale("log")
         _rate_ticks(axes.xaxis)
         axes.set_xlabel("learning rate")
-        axes.set_ylabel("dev NLL, nats a token")
+        metric = METRICS.get(transfer.studies[0].metric, "loss")
+        axes.set_ylabel(f"{metric} of dev queries")
         axes.set_title(family_name(transfer.studies[0].family), pad=19)
         axes.legend(loc="lower left", bbox_to_anchor=(-0.02, 0.985), ncols=5, handlelength=1.2, columnspacing=1.0)
         return figure
@@ -39,18 +42,18 @@ def losses(transfer: Transfer) -> Figure:
 
 def _line(axes: Axes, study: Study, colour: object) -> None:
     alike = [one for one in study.attempts if one.batch == study.chosen.batch]
-    stopped = [one for one in alike if one.state == "stopped" and math.isfinite(one.dev_nll)]
+    stopped = [one for one in alike if one.state == "stopped" and math.isfinite(one.dev_loss)]
     name = study.model if math.isnan(study.n_params) else f"N {short(study.n_params)}"
-    rates, nlls = ([getattr(one, field) for one in study.trained] for field in ("learning_rate", "dev_nll"))
+    rates, nlls = ([getattr(one, field) for one in study.trained] for field in ("learning_rate", "dev_loss"))
     axes.plot(rates, nlls, "o", color=colour, markersize=4.5, label=name, zorder=3)
     axes.plot(
-        [one.learning_rate for one in stopped], [one.dev_nll for one in stopped], "o",
+        [one.learning_rate for one in stopped], [one.dev_loss for one in stopped], "o",
         color=colour, markersize=4, fillstyle="none", alpha=0.7,
     )  # fmt: skip
     if study.parabola is not None:
         grid = np.geomspace(*study.parabola.within, 60)
         axes.plot(grid, [study.parabola.at(rate) for rate in grid], color=colour, linewidth=1.2)
-    axes.plot(study.chosen.learning_rate, study.chosen.dev_nll, "*", color=LAW, markersize=9, zorder=4)
+    axes.plot(study.chosen.learning_rate, study.chosen.dev_loss, "*", color=LAW, markersize=9, zorder=4)
 
 
 def rates(transfer: Transfer) -> Figure | None:

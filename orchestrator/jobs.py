@@ -24,7 +24,7 @@ from workers.settings import ProcessGroup
 
 Jobs = Mapping[str, str]
 """Step kind -> `module:function`, called as `function(settings, **needs, out=folder)`; a study's is called for each of
-its trials, as `function(settings, shares, report, **needs, out=folder, group=group)`."""
+its trials, as `function(settings, looks, report, **needs, out=folder, group=group)`."""
 
 WORKER_JOBS: Jobs = {
     "corpus": "workers.corpus:prepare",

@@ -260,6 +260,7 @@ class _Builder:
             training=training.model_copy(update={"epochs": tuning.epochs or training.epochs}),
             first=learning_rate(self.grid, model),
             batch=tuning.batch or (),
+            negatives=self.grid.evaluation.negatives if tuning.metric == "dev_cgl" else 1,
             **tuning.model_dump(exclude={"models", "batch", "epochs"}),
         )
         needs = (

@@ -16,8 +16,8 @@ from optuna.trial import FrozenTrial, TrialState
 from orchestrator.tuning_settings import Tuned, TuneJob
 
 NAME = "study"
-DIVERGED_NLL = 1000.0
-"""Nats a token: what a trial that diverged is told to have come to, so that the search keeps away from its rate."""
+DIVERGED_LOSS = 1000.0
+"""Nats: what a trial that diverged is told to have come to, so that the search keeps away from its rate."""
 ENDED = (TrialState.COMPLETE, TrialState.PRUNED)
 
 
@@ -69,17 +69,17 @@ def opening(job: TuneJob) -> list[dict[str, Any]]:
 
 
 def looks(job: TuneJob, trial: FrozenTrial) -> list[tuple[float, float]]:
-    """(share of the training, dev NLL) where the trial was looked at; without the end of one that diverged."""
-    values = [value for _, value in sorted(trial.intermediate_values.items()) if value < DIVERGED_NLL]
-    return list(zip(job.shares, values, strict=False))
+    """(share of the training, loss) where the trial was looked at; without the end of one that diverged."""
+    values = [value for _, value in sorted(trial.intermediate_values.items()) if value < DIVERGED_LOSS]
+    return list(zip(job.looks.shares, values, strict=False))
 
 
 def is_trained(trial: FrozenTrial) -> bool:
     """Whether the trial was trained to its end."""
-    return trial.state == TrialState.COMPLETE and trial.value is not None and trial.value < DIVERGED_NLL
+    return trial.state == TrialState.COMPLETE and trial.value is not None and trial.value < DIVERGED_LOSS
 
 
-def best_of(study: optuna.Study) -> Tuned:
+def best_of(job: TuneJob, study: optuna.Study) -> Tuned:
     """The best of the trials that were trained to their end; there must be one."""
     best, ended = _best(study), study.get_trials(states=ENDED)
     rates = [trial.params["learning_rate"] for trial in ended]
@@ -87,7 +87,8 @@ def best_of(study: optuna.Study) -> Tuned:
     return Tuned(
         learning_rate=rate,
         batch=best.params.get("batch"),
-        dev_nll=float(best.value or 0.0),
+        dev_loss=float(best.value or 0.0),
+        chance=math.log1p(job.negatives) if job.metric == "dev_cgl" else None,
         trials=len(ended),
         at_end="low" if rate == min(rates) else "high" if rate == max(rates) else None,
     )
@@ -113,9 +114,9 @@ def trial_rows(job: TuneJob, study: optuna.Study) -> list[dict[str, Any]]:
                 "learning_rate": rate,
                 "batch": batch,
                 "share": seen[-1][0] if seen else 0.0,
-                "dev_nll": seen[-1][1] if seen else None,
+                "dev_loss": seen[-1][1] if seen else None,
                 "shares": [share for share, _ in seen],
-                "dev_nlls": [nll for _, nll in seen],
+                "dev_losses": [loss for _, loss in seen],
                 "state": _state(trial),
                 "seconds": trial.duration.total_seconds() if trial.duration else None,
                 "is_own": rate == job.first,

@@ -78,6 +78,8 @@ def write_table(store: Store, grid: str, graph: Graph, key: str) -> None:
         "n_params": trial.n_params,
         "d_pairs": study.pairs,
         "epochs": study.training.epochs,
+        "metric": study.metric,
+        "chance": read(store, key).chance,
     }
     found = pq.read_table(store.fetch("tune", key) / TRIALS).to_pylist()
     name = f"{grid}/tuning/{trial.corpus}-{trial.identifiers}-{safe(trial.model)}{tables.PARQUET}"

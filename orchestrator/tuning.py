@@ -43,7 +43,7 @@ from orchestrator.jobs import Desk, Outcome, function_of
 from orchestrator.nodes import Demand, Node
 from orchestrator.steps import Step
 from orchestrator.studies import (
-    DIVERGED_NLL,
+    DIVERGED_LOSS,
     ENDED,
     NAME,
     best_of,
@@ -59,7 +59,8 @@ from results import files, schema
 from workers.errors import Diverged, Interrupted
 from workers.settings import ProcessGroup, TrainJob
 
-METRIC, SHARE = "dev_nll", "share"
+METRIC, SHARE = "dev_loss", "share"
+METRICS = {"dev_cgl": "the dev queries' CGL", "dev_nll": "the dev queries' NLL"}
 ROUNDS = 3
 """A study is done in so many rounds at least, however many workers there are: each learns from the one before."""
 _COLUMNS = pa.schema([field for field in schema.TUNING if field.name not in schema.STUDY])
@@ -245,8 +246,8 @@ def _scheduler(job: TuneJob, study: optuna.Study) -> ASHAScheduler:
     for trial in study.get_trials(states=ENDED):
         earlier: Any = SimpleNamespace(trial_id=f"earlier-{trial.number}")
         scheduler.on_trial_add(nobody, earlier)
-        for share, nll in looks(job, trial):
-            scheduler.on_trial_result(nobody, earlier, {SHARE: share, METRIC: nll})
+        for share, loss in looks(job, trial):
+            scheduler.on_trial_result(nobody, earlier, {SHARE: share, METRIC: loss})
     return scheduler
 
 
@@ -259,17 +260,17 @@ def run_trial(work: Work, values: dict[str, Any]) -> None:
     group, others = _gather(work, values)
     try:
         with tempfile.TemporaryDirectory(prefix="gridlaw-trial-") as out:
-            trial(work.train_job(values), work.job.shares, _report, **folders, out=Path(out), group=group)
+            trial(work.train_job(values), work.job.looks, _report, **folders, out=Path(out), group=group)
     except Diverged as error:
         print(error)
-        tune.report({SHARE: 1.0, METRIC: DIVERGED_NLL})
+        tune.report({SHARE: 1.0, METRIC: DIVERGED_LOSS})
     finally:
         for other in others:
             ray.kill(other)
 
 
-def _report(share: float, nll: float) -> None:
-    tune.report({SHARE: share, METRIC: nll})
+def _report(share: float, loss: float) -> None:
+    tune.report({SHARE: share, METRIC: loss})
 
 
 def _gather(work: Work, values: dict[str, Any]) -> tuple[ProcessGroup, Sequence[Any]]:
@@ -305,7 +306,7 @@ class _Rank:
         trial, folders = self._work.begin()
         with tempfile.TemporaryDirectory(prefix="gridlaw-trial-") as out:
             job = self._work.train_job(values)
-            trial(job, self._work.job.shares, _report, **folders, out=Path(out), group=group)
+            trial(job, self._work.job.looks, _report, **folders, out=Path(out), group=group)
 
 
 # ---------------------------------------------------------------- telling
@@ -339,13 +340,13 @@ def _tell(say: Callable[[str], None], name: str, trial: Any) -> None:
     """One line a trial that has ended. `trial` is Tune's."""
     values = ", ".join(f"{key.replace('_', ' ')} {value:.3g}" for key, value in sorted(trial.config.items()))
     last = trial.last_result or {}
-    nll, share = last.get(METRIC), last.get(SHARE, 0.0)
-    if trial.status == "ERROR" or nll is None:
+    loss, share = last.get(METRIC), last.get(SHARE, 0.0)
+    if trial.status == "ERROR" or loss is None:
         said = f"failed: {_one_line(trial.get_error() or RuntimeError('no reason is known'))}"
-    elif nll >= DIVERGED_NLL:
+    elif loss >= DIVERGED_LOSS:
         said = "diverged"
     else:
-        said = f"dev NLL {nll:.3f}" + ("" if share >= 1 else f", stopped at {share:.0%}")
+        said = f"{loss:.3f}" + ("" if share >= 1 else f", stopped at {share:.0%}")
     say(f"{name}: {values}: {said}")
 
 
@@ -364,7 +365,7 @@ def do_study(step: Step, bench: Bench, name: str, owner: str) -> Outcome:
             except Exception as error:
                 attempts.fail(out, error)
                 raise
-            files.write_json(out / tuned.BEST, best_of(study).model_dump(mode="json"))
+            files.write_json(out / tuned.BEST, best_of(job, study).model_dump(mode="json"))
             pq.write_table(pa.Table.from_pylist(trial_rows(job, study), _COLUMNS), out / tuned.TRIALS)
             attempts.end(out)
             attempts.write_provenance(out, desk.git_commit)

@@ -10,6 +10,8 @@ from orchestrator.source import Place, Source
 from workers.settings import (
     Count,
     EvaluationSettings,
+    LookSettings,
+    Metric,
     ModelSettings,
     Positive,
     Seed,
@@ -37,8 +39,9 @@ class TuningSettings(Settings):
     """Labels of the models that are tuned, such as `t5-29k`; all where left out."""
     epochs: Count | None = None
     """Passes over the pairs; the grid's `training.epochs` where left out."""
-    metric: Literal["dev_nll"] = "dev_nll"
-    """Mean NLL of a token of the dev queries' identifiers."""
+    metric: Metric = "dev_cgl"
+    """What is least at the best rate, over the dev queries: CGL, or the mean NLL of their identifiers' tokens. NLL also
+    falls where a model learns which tokens are common and not which query asks for them: large rates do that."""
     grace: Grace = 0.5
     """Share of a training before which none is stopped; 1 stops none. Early on, while the rate has hardly fallen,
     smaller rates look better than they will be, so a small share stops the wrong ones."""
@@ -71,15 +74,18 @@ class TuneJob(Settings):
     learning_rate: tuple[Positive, Positive]
     batch: tuple[Count, ...]
     """Choices; empty where the batch is not tuned."""
-    metric: Literal["dev_nll"]
+    metric: Metric
+    negatives: Count
+    """Of CGL, as in the grid's evaluation; 1 where it is not what is measured."""
     grace: Grace
     reduction: Reduction
 
     @property
-    def shares(self) -> tuple[float, ...]:
-        """Shares of a training at which it is looked at: ASHA's rungs, and the end."""
+    def looks(self) -> LookSettings:
+        """How a trial is measured: at ASHA's rungs, and at the end."""
         rungs = int(math.log(1 / self.grace) / math.log(self.reduction) + 1)
-        return (*(share for rung in range(rungs) if (share := self.grace * self.reduction**rung) < 1), 1.0)
+        shares = (*(share for rung in range(rungs) if (share := self.grace * self.reduction**rung) < 1), 1.0)
+        return LookSettings(shares=shares, metric=self.metric, negatives=self.negatives)
 
 
 class Tuned(Settings):
@@ -88,8 +94,10 @@ class Tuned(Settings):
     learning_rate: Positive
     batch: Count | None = None
     """None where the batch was not tuned."""
-    dev_nll: float
-    """Nats a token."""
+    dev_loss: float
+    """CGL or NLL, in nats."""
+    chance: float | None = None
+    """CGL of a model that ignores the query; None for NLL, which has none."""
     trials: Count
     """All that ended: trained, stopped early, or diverged."""
     at_end: Literal["low", "high"] | None = None

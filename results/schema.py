@@ -113,7 +113,10 @@ BASELINES = pa.schema(
     ]
 )
 
-STUDY = ("grid", "study", "corpus", "corpus_hash", "identifiers", "family", "model", "n_params", "d_pairs", "epochs")
+STUDY = (
+    *("grid", "study", "corpus", "corpus_hash", "identifiers", "family", "model", "n_params", "d_pairs", "epochs"),
+    *("metric", "chance"),
+)
 """Columns of `tuning` that all trials of a study share."""
 
 TUNING = pa.schema(
@@ -128,13 +131,15 @@ TUNING = pa.schema(
         pa.field("n_params", pa.int64()),
         pa.field("d_pairs", pa.int64()),
         pa.field("epochs", pa.int64()),
+        pa.field("metric", pa.string()),  # dev_cgl | dev_nll
+        pa.field("chance", pa.float64()),  # CGL of a model that ignores the query; null for NLL
         pa.field("number", pa.int64(), nullable=False),  # of the trial in its study, from 0
         pa.field("learning_rate", pa.float64(), nullable=False),
         pa.field("batch", pa.int64()),
         pa.field("share", pa.float64()),  # of the training that was done when it was last looked at
-        pa.field("dev_nll", pa.float64()),  # then; mean NLL of a token of the dev queries' identifiers
+        pa.field("dev_loss", pa.float64()),  # then; `metric` over the dev queries
         pa.field("shares", pa.list_(pa.float64())),  # whenever it was looked at
-        pa.field("dev_nlls", pa.list_(pa.float64())),
+        pa.field("dev_losses", pa.list_(pa.float64())),
         pa.field("state", pa.string(), nullable=False),  # trained | stopped (early) | diverged | failed
         pa.field("seconds", pa.float64()),  # from the choice of the values to the end
         pa.field("is_own", pa.bool_()),  # the learning rate that the model has without a tuning

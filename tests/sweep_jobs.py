@@ -72,13 +72,13 @@ def _join(out: Path, group: ProcessGroup, notices: bool) -> None:
         raise RuntimeError("a stale process group")
 
 
-def trial(settings: Any, shares: Any, report: Any, *, out: Path, corpus: Path, **more: Any) -> None:
+def trial(settings: Any, looks: Any, report: Any, *, out: Path, corpus: Path, **more: Any) -> None:
     rate = settings.training.learning_rate
     with (corpus.parents[2] / "trials.log").open("a") as log:
         log.write(f"{rate}\n")
     if settings.seed == 14:
         raise RuntimeError(f"broken\nwith {rate}")
-    for share in shares:
+    for share in looks.shares:
         time.sleep(0.5 if settings.seed == 15 else 0.0)
         if settings.seed == 13 or rate > 0.05:
             raise Diverged("loss is nan")

@@ -9,6 +9,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -19,6 +20,8 @@ from conftest import Steps
 from optuna.trial import TrialState
 from ray.cluster_utils import Cluster
 
+from laws import tuning as rates_of
+from laws.command import run as fit_laws
 from orchestrator import studies, tuned
 from orchestrator.grid import Loaded, load
 from orchestrator.steps import Graph, expand, recipe_of
@@ -28,7 +31,16 @@ from results import schema, tables
 from results.store import open_store
 from workers import training, tuning
 from workers.errors import BadInput, Diverged
-from workers.settings import ModelSettings, TrainingSettings, TrainJob
+from workers.evaluation import score
+from workers.identifiers.sets import IdentifierSet
+from workers.settings import (
+    EvaluationSettings,
+    LookSettings,
+    ModelSettings,
+    ScoreJob,
+    TrainingSettings,
+    TrainJob,
+)
 
 HERE = Path(__file__).resolve().parent
 
@@ -104,7 +116,7 @@ def _trainings(graph: Graph) -> set[str]:
 
 
 def _tuned(graph: Graph, **values: float) -> dict[str, Tuned]:
-    found = Tuned(dev_nll=1.0, trials=6, **{"learning_rate": 0.02, **values})
+    found = Tuned(dev_loss=1.0, trials=6, **{"learning_rate": 0.02, **values})
     return {step.key: found for step in tuned.studies(graph)}
 
 
@@ -158,16 +170,16 @@ def _job(**changes: object) -> TuneJob:
     values = {
         "model": ModelSettings(family="t5", size="7k"), "training": TrainingSettings(), "pairs": 50, "seed": 0,
         "first": 0.015, "trials": 12, "learning_rate": (1e-3, 1e-1), "batch": (), "metric": "dev_nll", "grace": 0.25,
-        "reduction": 3,
+        "reduction": 3, "negatives": 8,
     }  # fmt: skip
     return TuneJob.model_validate(values | changes)
 
 
 def test_looks_are_the_rungs_and_the_end() -> None:
-    assert _job().shares == (0.25, 0.75, 1.0)
-    assert _job(grace=0.5, reduction=2).shares == (0.5, 1.0)
-    assert _job(grace=1.0).shares == (1.0,)
-    assert _job(grace=0.01, reduction=10).shares == pytest.approx((0.01, 0.1, 1.0))
+    assert _job().looks.shares == (0.25, 0.75, 1.0)
+    assert _job(grace=0.5, reduction=2).looks.shares == (0.5, 1.0)
+    assert _job(grace=1.0).looks.shares == (1.0,)
+    assert _job(grace=0.01, reduction=10).looks.shares == pytest.approx((0.01, 0.1, 1.0))
 
 
 def test_a_study_begins_with_the_models_own_rate_and_the_whole_range() -> None:
@@ -192,7 +204,7 @@ def test_a_killed_study_goes_on_with_what_it_has(tmp_path: Path) -> None:
     study.tell(done, 1.0)
     stopped.report(3.5, 1)
     study.tell(stopped, state=TrialState.PRUNED)
-    study.tell(diverged, studies.DIVERGED_NLL)
+    study.tell(diverged, studies.DIVERGED_LOSS)
     with journal.open("ab") as file:
         file.write(b'{"op_code": 5, "torn')  # by the kill, which leaves the lock as well
     os.symlink(journal, f"{journal}.lock")
@@ -204,11 +216,11 @@ def test_a_killed_study_goes_on_with_what_it_has(tmp_path: Path) -> None:
     assert states[:4] == [TrialState.COMPLETE, TrialState.PRUNED, TrialState.COMPLETE, TrialState.FAIL]
     waiting = again.get_trials(states=[TrialState.WAITING])
     assert running.params in [trial.system_attrs.get("fixed_params") for trial in waiting], "it is done anew"
-    assert studies.best_of(again).learning_rate == done.params["learning_rate"]
+    assert studies.best_of(_job(), again).learning_rate == done.params["learning_rate"]
     rows = studies.trial_rows(_job(), again)
     assert [row["state"] for row in rows] == ["trained", "stopped", "diverged", "failed"]
     assert rows[0]["shares"] == [0.25, 0.75, 1.0]
-    assert [row["dev_nll"] for row in rows] == [1.0, 3.5, None, None]
+    assert [row["dev_loss"] for row in rows] == [1.0, 3.5, None, None]
     assert [row["is_chosen"] for row in rows] == [True, False, False, False]
     assert [row["is_own"] for row in rows] == [True, False, False, False]
 
@@ -366,17 +378,23 @@ def _folders(steps: Steps) -> dict[str, Path]:
     return {"tokenizer": steps.tokenizer, "identifiers": steps.ngram, "embeddings": steps.embeddings}
 
 
-def test_a_trial_is_looked_at_and_trains_as_if_it_were_not(finished_steps: Steps, tmp_path: Path) -> None:
+def _looks(*shares: float, metric: str = "dev_nll") -> LookSettings:
+    return LookSettings(shares=shares, metric=metric, negatives=8)
+
+
+@pytest.mark.parametrize("metric", ["dev_nll", "dev_cgl"])
+def test_a_trial_is_looked_at_and_trains_as_if_it_were_not(finished_steps: Steps, tmp_path: Path, metric: str) -> None:
     for name in ("looked", "plain"):
         (tmp_path / name).mkdir()
-    looks: list[tuple[float, float]] = []
+    seen: list[tuple[float, float]] = []
     tuning.trial(
-        _train_job(), (0.25, 0.75, 1.0), lambda share, nll: looks.append((share, nll)),
+        _train_job(), _looks(0.25, 0.75, 1.0, metric=metric), lambda share, loss: seen.append((share, loss)),
         corpus=finished_steps.corpus, out=tmp_path / "looked", **_folders(finished_steps),
     )  # fmt: skip
     training.train(_train_job(), out=tmp_path / "plain", **_folders(finished_steps))
-    assert [share for share, _ in looks] == [0.25, 0.75, 1.0]
-    assert looks[0][1] > looks[1][1] > looks[2][1]
+    assert [share for share, _ in seen] == [0.25, 0.75, 1.0]
+    if metric == "dev_nll":
+        assert seen[0][1] > seen[1][1] > seen[2][1]
     curves = [
         [json.loads(line)["loss"] for line in (tmp_path / name / "curve.jsonl").read_text().splitlines()]
         for name in ("looked", "plain")
@@ -384,34 +402,135 @@ def test_a_trial_is_looked_at_and_trains_as_if_it_were_not(finished_steps: Steps
     assert curves[0] == curves[1]
 
 
+def test_a_trial_is_judged_by_the_cgl_of_the_dev_queries(finished_steps: Steps, tmp_path: Path) -> None:
+    """The same value as the score step gives of the same weights, were it asked for the dev queries."""
+    for name in ("train", "score"):
+        (tmp_path / name).mkdir()
+    seen: list[float] = []
+    tuning.trial(
+        _train_job(), _looks(1.0, metric="dev_cgl"), lambda share, loss: seen.append(loss),
+        corpus=finished_steps.corpus, out=tmp_path / "train", **_folders(finished_steps),
+    )  # fmt: skip
+    asked = ScoreJob(evaluation=EvaluationSettings(split="dev", negatives=8, seed=_train_job().seed))
+    folders = {"corpus": finished_steps.corpus, "tokenizer": finished_steps.tokenizer}
+    score(asked, **folders, identifiers=finished_steps.ngram, train=tmp_path / "train", out=tmp_path / "score")
+    assert seen == [pytest.approx(json.loads((tmp_path / "score" / "metrics.json").read_text())["cgl"], rel=1e-5)]
+
+
 def test_a_trial_is_judged_by_the_dev_queries_alone(finished_steps: Steps) -> None:
-    dev = tuning.DevPairs(finished_steps.corpus, finished_steps.tokenizer, finished_steps.ngram, _train_job())
+    folders = (finished_steps.corpus, finished_steps.tokenizer, finished_steps.ngram)
+    dev = tuning.DevPairs(*folders, _train_job(), _looks(1.0))
     qids = [f"d{i}-q{j}" for i in range(48) for j in range(4)]
     asked = {qids[row] for row in dev.pairs.source}
     assert asked == {f"d{i}-q3" for i in range(0, 48, 4)}
-    from workers.identifiers.sets import IdentifierSet
-
     held_out = IdentifierSet.load(finished_steps.ngram).held_out
     assert len(dev.pairs) == int(np.isin(held_out.source, [qids.index(qid) for qid in asked]).sum())
+    contests = tuning.DevContests(*folders, _train_job(), _looks(1.0, metric="dev_cgl")).contests
+    assert {qids[contest.query] for contest in contests} == asked
+
+
+@pytest.mark.parametrize("metric", ["dev_nll", "dev_cgl"])
+def test_spread_weights_are_measured_as_whole_ones(finished_steps: Steps, tmp_path: Path, metric: str) -> None:
+    seen: dict[int, list[float]] = {0: [], 3: []}
+    for stage, losses in seen.items():
+        out = tmp_path / str(stage)
+        out.mkdir()
+        job = _train_job(zero_stage=stage, epochs=1)
+
+        def keep(share: float, loss: float, losses: list[float] = losses) -> None:
+            losses.append(loss)
+
+        looks = _looks(0.5, 1.0, metric=metric)
+        tuning.trial(job, looks, keep, corpus=finished_steps.corpus, out=out, **_folders(finished_steps))
+    assert seen[3] == pytest.approx(seen[0], rel=1e-4)
 
 
 def test_a_trial_may_be_ended_by_whom_it_reports_to(finished_steps: Steps, tmp_path: Path) -> None:
-    def stop(share: float, nll: float) -> None:
+    def stop(share: float, loss: float) -> None:
         raise SystemExit(0)  # as Tune does
 
+    folders = {"corpus": finished_steps.corpus, **_folders(finished_steps)}
     with pytest.raises(SystemExit):
-        tuning.trial(
-            _train_job(), (0.5, 1.0), stop, corpus=finished_steps.corpus, out=tmp_path, **_folders(finished_steps)
-        )
+        tuning.trial(_train_job(), _looks(0.5, 1.0), stop, out=tmp_path, **folders)
     assert not (tmp_path / "weights").exists()
 
 
-def test_a_trial_that_ends_as_no_number_has_diverged(
+def test_a_trial_whose_loss_is_no_number_has_diverged(
     finished_steps: Steps, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(tuning, "LARGEST_NLL", 1.0)
-    with pytest.raises(Diverged, match="the NLL of the dev queries' identifiers is "):
-        tuning.trial(
-            _train_job(), (1.0,), lambda share, nll: None,
-            corpus=finished_steps.corpus, out=tmp_path, **_folders(finished_steps),
-        )  # fmt: skip
+    monkeypatch.setattr(tuning, "LARGEST_LOSS", 1.0)
+    folders = {"corpus": finished_steps.corpus, **_folders(finished_steps)}
+    with pytest.raises(Diverged, match="the dev queries' loss is "):
+        tuning.trial(_train_job(), _looks(1.0), lambda share, loss: None, out=tmp_path, **folders)
+
+
+# ---------------------------------------------------------------- what the report makes of it
+
+
+def _study(n: float, optimum: float, *, seed: int = 0, noise: float = 0.005, rates: int = 9) -> rates_of.Study:
+    rng = np.random.default_rng(seed)
+    attempts = []
+    for rate in np.geomspace(optimum / 6, optimum * 6, rates):
+        loss = 3.0 + 0.2 * math.log(rate / optimum) ** 2 + noise * rng.standard_normal()
+        attempts.append(
+            rates_of.Attempt(
+                learning_rate=float(rate),
+                batch=32,
+                share=1.0,
+                dev_loss=loss,
+                state="trained",
+                seconds=1.0,
+                is_own=False,
+                is_chosen=False,
+            )  # fmt: skip
+        )
+    best = min(attempts, key=lambda one: one.dev_loss)
+    attempts[attempts.index(best)] = replace(best, is_chosen=True)
+    return rates_of.Study(
+        grid="g", corpus="c", corpus_hash="h", identifiers="ngram", family="t5", model=f"t5-{n:g}", n_params=n,
+        d_pairs=50, epochs=2, metric="dev_cgl", chance=4.0, attempts=tuple(attempts),
+    )  # fmt: skip
+
+
+def test_the_interval_of_the_optimum_holds_it_as_often_as_it_says() -> None:
+    fitted = [_study(1e4, 0.01, seed=seed, noise=0.02).parabola for seed in range(400)]
+    held = np.mean([one is not None and one.lo <= 0.01 <= one.hi for one in fitted])
+    assert 0.91 <= held <= 0.99
+    exact = _study(1e4, 0.01, noise=0.0).parabola
+    assert exact is not None
+    assert exact.optimum == pytest.approx(0.01)
+    assert (exact.least, exact.curvature) == (pytest.approx(3.0), pytest.approx(0.2))
+
+
+def test_no_parabola_without_a_minimum_or_with_too_few_rates() -> None:
+    rates = list(np.geomspace(1e-3, 1e-1, 6))
+    assert rates_of.fit_parabola(rates, [6.0, 5.0, 4.0, 3.0, 2.5, 2.2]) is None
+    assert rates_of.fit_parabola(rates, [1.0, 2.0, 3.0, 3.0, 2.0, 1.0]) is None
+    assert rates_of.fit_parabola(rates[:4], [3.0, 2.0, 2.0, 3.0]) is None
+
+
+def test_the_best_rate_is_followed_over_sizes() -> None:
+    sizes = (1e4, 1e5, 1e6)
+    (transfer,) = rates_of.transfers(_study(n, 0.02 * (n / 1e4) ** -0.25, noise=0.0) for n in reversed(sizes))
+    assert [study.n_params for study in transfer.studies] == list(sizes)
+    assert transfer.slope == pytest.approx(-0.25)
+    assert transfer.error < 1e-6
+    wanted = [0.2 * (0.25 * math.log(n / 1e4)) ** 2 for n in sizes]
+    assert transfer.regrets == pytest.approx(wanted, abs=1e-9)
+    assert math.isnan(rates_of.transfers([_study(1e4, 0.01)])[0].slope)
+    far = rates_of.transfers([_study(1e4, 1.0, noise=0.0), _study(1e5, 1e-3, noise=0.0)])[0]
+    assert math.isnan(far.regrets[1]), "nobody has tried the rate of the smallest at the larger size"
+
+
+def test_the_report_shows_what_was_tuned(grid: Path, shared_ray: None) -> None:
+    assert _run(grid, "data.pairs=10") == 0
+    folder = grid.parent / "results" / "tiny"
+    fit_laws([folder], None, ("cgl",))
+    page, numbers = (folder / "report" / name for name in ("report.html", "laws.json"))
+    (family,) = json.loads(numbers.read_text())["learning_rates"]
+    sizes = {size["model"]: size["learning_rate"] for size in family["sizes"]}
+    assert sizes == {row["model"]: row["learning_rate"] for row in _rows(grid, "tuning") if row["is_chosen"]}
+    assert all(len(size["trials"]) == 6 for size in family["sizes"])
+    text = page.read_text()
+    assert '<section id="rates">' in text
+    assert "learning-rates-losses" in text

@@ -6,6 +6,7 @@ pickle.
 """
 
 import os
+from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -164,6 +165,14 @@ def weights_are_finite(engine: deepspeed.DeepSpeedEngine) -> bool:
     """Whether no rank holds a weight, or its part of one under ZeRO stage 3, that is not finite."""
     parts = (getattr(parameter, "ds_tensor", parameter) for parameter in engine.module.parameters())
     return all_agree(all(bool(part.detach().isfinite().all()) for part in parts))
+
+
+def whole_weights(engine: deepspeed.DeepSpeedEngine) -> AbstractContextManager[None]:
+    """Within the block every rank has the whole model, to read. Every rank enters it; only stage 3 needs it."""
+    if engine.zero_optimization_stage() < 3:
+        return nullcontext()
+    gathered: AbstractContextManager[None] = deepspeed.zero.GatheredParameters(list(engine.module.parameters()))
+    return gathered
 
 
 def save_weights(engine: deepspeed.DeepSpeedEngine, model: Any, folder: Path, group: ProcessGroup) -> None:
