@@ -6,6 +6,7 @@ begin anew what was running and know nothing of what the journal has.
 """
 
 import functools
+import logging
 import math
 import os
 import socket
@@ -168,15 +169,13 @@ def search(work: Work, bench: Bench, journal: Path, name: str) -> optuna.Study:
     left = job.trials - len(study.get_trials(states=ENDED))
     errors: list[str] = []
     if left > 0:
-        bench.say(
-            f"{name}: {job.trials} trials" if left == job.trials else f"{name}: {left} of {job.trials} trials to go"
-        )
+        bench.say(f"{name}: {left} of {job.trials} trials to go, by {METRICS[job.metric]}")
         errors = _fit(work, bench, study, storage, left, name)
     if not any(is_trained(trial) for trial in study.get_trials(states=ENDED)):
         if study.get_trials(states=[TrialState.COMPLETE]):
             low, high = job.learning_rate
             raise Diverged(f"every trial diverged with a learning rate between {low:g} and {high:g}")
-        raise RuntimeError(errors[-1] if errors else "no trial was trained to its end")
+        raise RuntimeError(f"no trial was trained to its end; the last: {errors[-1] if errors else 'nothing is known'}")
     return study
 
 
@@ -184,6 +183,7 @@ def _fit(work: Work, bench: Bench, study: optuna.Study, storage: JournalStorage,
     """Run `left` trials; returns what those that broke said."""
     job, demand = work.job, work.demand
     bundle = {"CPU": demand.cpus, **({"GPU": demand.gpus} if demand.gpus else {})}
+    logging.getLogger("ray.tune").setLevel(logging.CRITICAL)  # what fails is told in one line
     bundles = tune.PlacementGroupFactory([bundle] * demand.workers)
     with tempfile.TemporaryDirectory(prefix="gridlaw-tune-") as scratch:
         tuner = tune.Tuner(
@@ -204,17 +204,17 @@ def _fit(work: Work, bench: Bench, study: optuna.Study, storage: JournalStorage,
             ),
         )
         try:
-            return [_one_line(error) for error in tuner.fit().errors]
+            return [_last_line(str(error)) for error in tuner.fit().errors]
         except Exception:
             if bench.stop():  # Tune has its own words for what a callback raises
                 raise Interrupted("stopped, as asked; trials that had ended are kept") from None
             raise
 
 
-def _one_line(error: BaseException) -> str:
-    """What a failed trial said last."""
-    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
-    return (lines[-1] if lines else type(error).__name__)[:300]
+def _last_line(text: str) -> str:
+    """What a failed trial said last, from the text that Tune made of its error."""
+    lines = [line.strip() for line in text.splitlines() if line.strip()] or ["no reason is known"]
+    return lines[-1].rpartition(f"{TrialFailed.__name__}: ")[2][:300]
 
 
 class _Search(OptunaSearch):
@@ -254,6 +254,10 @@ def _scheduler(job: TuneJob, study: optuna.Study) -> ASHAScheduler:
 # ---------------------------------------------------------------- one trial, in a process of its own
 
 
+class TrialFailed(RuntimeError):
+    """What went wrong, in one line: the last of what Tune tells."""
+
+
 def run_trial(work: Work, values: dict[str, Any]) -> None:
     """What Tune calls in a trial's process, with the learning rate (and batch) to try. Rank 0 of those together."""
     trial, folders = work.begin()
@@ -264,6 +268,8 @@ def run_trial(work: Work, values: dict[str, Any]) -> None:
     except Diverged as error:
         print(error)
         tune.report({SHARE: 1.0, METRIC: DIVERGED_LOSS})
+    except Exception as error:
+        raise TrialFailed(failures.one_line(error)) from error
     finally:
         for other in others:
             ray.kill(other)
@@ -336,13 +342,21 @@ class _Watch(tune.Callback):
             raise Interrupted
 
 
+def _error_of(trial: Any) -> str:
+    """From Tune's own file of it here: the copy in Tune's storage may come later."""
+    try:
+        return Path(trial.error_file).read_text(encoding="utf-8")
+    except (OSError, TypeError):
+        return ""
+
+
 def _tell(say: Callable[[str], None], name: str, trial: Any) -> None:
     """One line a trial that has ended. `trial` is Tune's."""
     values = ", ".join(f"{key.replace('_', ' ')} {value:.3g}" for key, value in sorted(trial.config.items()))
     last = trial.last_result or {}
     loss, share = last.get(METRIC), last.get(SHARE, 0.0)
     if trial.status == "ERROR" or loss is None:
-        said = f"failed: {_one_line(trial.get_error() or RuntimeError('no reason is known'))}"
+        said = f"failed: {_last_line(_error_of(trial))}"
     elif loss >= DIVERGED_LOSS:
         said = "diverged"
     else:

@@ -312,7 +312,8 @@ def test_a_study_in_which_all_diverge_fails_the_trainings_that_need_it(
 def test_trials_that_break_are_told_of(grid: Path, shared_ray: None, capsys: pytest.CaptureFixture[str]) -> None:
     assert _run(grid, "tuning.seed=14", "tuning.trials=3", "models={family: t5, size: 7k}", "data.pairs=10") == 1
     said = capsys.readouterr().out
-    assert "failed: RuntimeError: broken with 0.015" in said or "failed: with 0.015" in said
+    assert "learning rate 0.015: failed: RuntimeError: broken with 0.015\n" in said
+    assert "no trial was trained to its end; the last: RuntimeError: broken with " in said
     assert {row["status"] for row in _rows(grid)} == {"failed"}
 
 
@@ -482,7 +483,7 @@ def _study(n: float, optimum: float, *, seed: int = 0, noise: float = 0.005, rat
                 seconds=1.0,
                 is_own=False,
                 is_chosen=False,
-            )  # fmt: skip
+            )
         )
     best = min(attempts, key=lambda one: one.dev_loss)
     attempts[attempts.index(best)] = replace(best, is_chosen=True)

@@ -6,7 +6,8 @@ pickle.
 """
 
 import os
-from contextlib import AbstractContextManager, nullcontext
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -167,12 +168,19 @@ def weights_are_finite(engine: deepspeed.DeepSpeedEngine) -> bool:
     return all_agree(all(bool(part.detach().isfinite().all()) for part in parts))
 
 
-def whole_weights(engine: deepspeed.DeepSpeedEngine) -> AbstractContextManager[None]:
-    """Within the block every rank has the whole model, to read. Every rank enters it; only stage 3 needs it."""
+@contextmanager
+def whole_model(engine: deepspeed.DeepSpeedEngine) -> Iterator[Any]:
+    """The model as every rank can read it within the block; every rank enters it. Under ZeRO stage 3 it is a copy,
+    because a spread one is whole only where its own forward pass is."""
+    model = engine.module.model
     if engine.zero_optimization_stage() < 3:
-        return nullcontext()
-    gathered: AbstractContextManager[None] = deepspeed.zero.GatheredParameters(list(engine.module.parameters()))
-    return gathered
+        yield model
+        return
+    with deepspeed.zero.GatheredParameters(list(model.parameters())):
+        state = {name: value.detach().clone() for name, value in model.state_dict().items()}
+    copy = type(model)(model.config).to(engine.device, model.dtype).eval()
+    copy.load_state_dict(state)
+    yield copy
 
 
 def save_weights(engine: deepspeed.DeepSpeedEngine, model: Any, folder: Path, group: ProcessGroup) -> None:

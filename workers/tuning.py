@@ -105,8 +105,8 @@ class DevContests:
 
     def loss(self, engine: Any) -> float:
         """In nats. Under ZeRO stage 3 every rank has the whole model for as long as this takes."""
-        with ds.whole_weights(engine):
-            losses = contest_losses(engine.module.model, self._ids, self.contests, self._end, self._longest)
+        with ds.whole_model(engine) as model:
+            losses = contest_losses(model, self._ids, self.contests, self._end, self._longest)
         return float(losses.cgl.mean())
 
 
