@@ -1,5 +1,7 @@
 # make quickstart   a real sweep from nothing: environment, training, decoding, laws, report
 # make test         environment, linters, tests
+# make test-faults  the fault matrix: real sweeps, killed, torn, filled up and shared
+# make cluster-tools  what the tests of clusters need of Debian; they are skipped where it cannot be had
 # make env          the environment alone; built again only when pyproject.toml or constraints.txt change
 
 PYTHON ?= python3
@@ -10,7 +12,7 @@ INSTALLED := $(VENV)/.installed
 export OMP_NUM_THREADS ?= 1
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
-.PHONY: env quickstart lint test clean
+.PHONY: env quickstart lint test test-faults cluster-tools clean
 
 env: $(INSTALLED)
 
@@ -32,7 +34,17 @@ lint: $(INSTALLED)
 	$(VENV)/bin/mypy
 
 test: lint
-	$(RUN) -m pytest
+	$(RUN) -m pytest -m "not faults or short"
+
+test-faults: $(INSTALLED)
+	$(RUN) -m pytest -m faults
+
+cluster-tools:
+	@if PATH="$$PATH:/usr/sbin" command -v sshd > /dev/null && command -v rsync > /dev/null && command -v nc > /dev/null; then :; \
+	elif [ "$$(id -u)" = 0 ] && command -v apt-get > /dev/null; then \
+		apt-get update -qq && DEBIAN_FRONTEND=noninteractive \
+		apt-get install -y -qq --no-install-recommends openssh-server rsync netcat-openbsd; \
+	else echo "openssh-server, rsync or netcat-openbsd are missing, and only root can install them: no cluster tests"; fi
 
 clean:
 	rm -rf $(VENV) gridlaw.egg-info .mypy_cache .ruff_cache .pytest_cache

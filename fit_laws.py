@@ -1,6 +1,7 @@
 """Door: from a results folder to its scaling laws. See `python fit_laws.py -h`."""
 
 import argparse
+import os
 import sys
 from pathlib import Path
 
@@ -32,7 +33,15 @@ def main(arguments: list[str] | None = None) -> int:
         epilog=_EPILOG,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    parser.add_argument("folders", nargs="+", type=Path, metavar="FOLDER", help="results folders or grids' own")
+    results = os.environ.get("GRIDLAW_RESULTS")
+    parser.add_argument(
+        "folders",
+        nargs="*" if results else "+",
+        type=Path,
+        default=[Path(results)] if results else None,
+        metavar="FOLDER",
+        help="results folders or grids' own; GRIDLAW_RESULTS by default, where it is set",
+    )
     parser.add_argument("--out", type=Path, metavar="DIR", help="where to write; FOLDER/report of the first by default")
     parser.add_argument(
         "--metric",

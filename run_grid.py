@@ -2,6 +2,7 @@
 """Run the sweep that a grid file describes, or show what it would do, or how far it is."""
 
 import argparse
+import os
 import sys
 from pathlib import Path
 
@@ -39,8 +40,8 @@ def parser() -> argparse.ArgumentParser:
     line.add_argument(
         "--results",
         metavar="DIR",
-        default="results",
-        help="where steps and results are kept: a folder, or s3://bucket/folder (default: results)",
+        default=os.environ.get("GRIDLAW_RESULTS") or "results",
+        help="where results are kept: a folder, or s3://bucket/folder (default: GRIDLAW_RESULTS, else results)",
     )
     mode = line.add_mutually_exclusive_group()
     mode.add_argument(
@@ -55,6 +56,19 @@ def parser() -> argparse.ArgumentParser:
     return line
 
 
+def find_project(grid: Path) -> None:
+    """Make the project the working folder where only it has the grid, and this file is a copy that left it.
+
+    `ray submit` copies this one file to the head's home folder and starts it there; `grids/full.yaml`, and whatever
+    paths stand in it, then mean what they meant where the command was typed.
+    """
+    import orchestrator
+
+    project = Path(orchestrator.__file__).resolve().parent.parent
+    if Path(__file__).resolve().parent != project and not grid.exists() and (project / grid).is_file():
+        os.chdir(project)
+
+
 def main(arguments: list[str] | None = None) -> int:
     """Returns the exit code."""
     line = parser()
@@ -65,6 +79,7 @@ def main(arguments: list[str] | None = None) -> int:
     from orchestrator.sweep import Request, carry_out
     from workers.errors import BadInput
 
+    find_project(options.grid)
     request = Request(
         grid=options.grid,
         overrides=tuple(options.overrides),

@@ -67,8 +67,6 @@ class Books:
     def retried(self, task: Task, outcome: Outcome) -> None:
         """An attempt has failed, and there will be another."""
         self.view.retried(task, outcome)
-        if task.step.kind == "train":
-            self.tracker.paused(task.step.key)
 
     def tick(self, fleet: Fleet, scheduler: Scheduler) -> None:
         """Called a few times a second."""

@@ -1,8 +1,7 @@
 """What a person sees while a sweep runs: a live view on a terminal, plain lines elsewhere, a table at the end."""
 
 import sys
-import time
-from collections import Counter, defaultdict
+from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -10,7 +9,6 @@ from rich.console import Console
 from rich.table import Table
 
 from orchestrator import tuned
-from orchestrator.jobs import Outcome
 from orchestrator.plan import plain_table
 from orchestrator.rows import budget_name
 from orchestrator.steps import Graph, Step
@@ -47,61 +45,6 @@ def duration(seconds: float) -> str:
         return f"{seconds:.0f} s" if seconds >= 9.5 else f"{seconds:.1f} s"
     minutes = round(seconds / 60)
     return f"{minutes} min" if minutes < 90 else f"{minutes // 60} h {minutes % 60:02d} min"
-
-
-class Progress:
-    """Counts of steps by kind, and how long the rest will take, from what the steps so far took."""
-
-    def __init__(self, new: Sequence[Step], costs: Mapping[str, float]) -> None:
-        self._costs = costs
-        self._kinds = {step.key: step.kind for step in new}
-        self.total = Counter(self._kinds.values())
-        self.ended: Counter[str] = Counter()
-        self.failed: Counter[str] = Counter()
-        self._left: dict[str, float] = defaultdict(float)
-        self._spent: dict[str, float] = defaultdict(float)
-        self._worked: dict[str, float] = defaultdict(float)
-        self._began = time.monotonic()
-        self._busy = 0.0
-        for key, kind in self._kinds.items():
-            self._left[kind] += costs[key]
-
-    def end(self, step: Step, outcome: Outcome) -> None:
-        """Take in a step that has ended."""
-        self.ended[step.kind] += 1
-        self.failed[step.kind] += outcome.status == "failed"
-        self._left[step.kind] -= self._costs[step.key]
-        if outcome.status == "done":
-            self._spent[step.kind] += outcome.seconds
-            self._worked[step.kind] += self._costs[step.key]
-            self._busy += outcome.seconds
-
-    def left(self) -> float | None:
-        """Seconds that the rest will take; None before a step has ended of the kinds that most of the work is.
-
-        The result is divided by how many steps have run side by side on average.
-        """
-        rates = {kind: self._spent[kind] / worked for kind, worked in self._worked.items() if worked}
-        work = {kind: max(left, 0.0) for kind, left in self._left.items()}
-        known = sum(work[kind] for kind in rates)
-        if not rates or known < 0.5 * sum(work.values()):
-            return None
-        overall = sum(self._spent.values()) / sum(self._worked.values())
-        seconds = sum(left * rates.get(kind, overall) for kind, left in work.items())
-        side_by_side = max(1.0, self._busy / max(time.monotonic() - self._began, 1e-3))
-        return seconds / side_by_side
-
-    def counts(self) -> str:
-        """`12/60`."""
-        total = sum(self.total.values())
-        return f"{sum(self.ended.values()):>{len(str(total))}}/{total}"
-
-    def eta(self) -> str:
-        """`about 3 min left`; nothing where it is not known or nothing is left."""
-        left = self.left()
-        if left is None or sum(self.ended.values()) == sum(self.total.values()):
-            return ""
-        return f"about {duration(left)} left"
 
 
 # ---------------------------------------------------------------- tables of rows

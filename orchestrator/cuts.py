@@ -1,7 +1,7 @@
 """How one training is cut to fit: how many GPUs, which ZeRO stage, what is offloaded, how many pairs at a time.
 
-Of all cuts that fit within `NEAR` of the fewest GPU-seconds the one on the fewest GPUs is taken, then the one of the
-lowest ZeRO stage. GPU-seconds count in units of the arithmetic alone, times the share of a GPU:
+Of all cuts that fit within `NEAR` of the fewest GPU-seconds the one on the fewest (and smallest) GPUs is taken, then
+the one of the lowest ZeRO stage. GPU-seconds count in units of the arithmetic alone, times the share of a GPU:
 
     1 + 200 / t                     weights are read once a pass, however few tokens it has
       + 200 c / T      stage 0, 1   gradients are summed once a step
@@ -23,7 +23,7 @@ from orchestrator.nodes import Node
 from orchestrator.resources import GIB, SHARES, Resources
 from orchestrator.sizes import Sizes
 from workers.settings import Offload, TrainingSettings
-from workers.training_memory import TrainingMemory
+from workers.training_memory import CUDA, TrainingMemory
 
 READ, SENT_A_STEP, SENT_A_PASS, GATHERED, ADAM, FETCHED = 200, 200, 200, 400, 70_000, 7_000
 """Tokens whose arithmetic takes as long; see above."""
@@ -35,8 +35,6 @@ LEAST_STAGE: dict[Offload, int] = {"none": 0, "optimizer": 1, "parameters": 3}
 
 SLACK = 0.92
 """Of a GPU's memory, what is not lost between the allocator's blocks."""
-CUDA = 2**30
-"""Bytes of CUDA itself, of NCCL's buffers and of the libraries' workspaces, in every process."""
 NO_BF16 = ("V100", "T4", "P100", "P4", "K80")
 
 
@@ -176,7 +174,7 @@ def best_cut(sizes: Sizes, training: TrainingSettings, resources: Resources, kin
     ]
     least = min((cut.gpu_seconds for cut in fitting), default=0.0)
     cheap = [cut for cut in fitting if cut.gpu_seconds <= NEAR * least]
-    order = [(cut.memory.workers * cut.gpus, cut.memory.stage, cut.gpu_seconds) for cut in cheap]
+    order = [(cut.memory.workers * cut.gpus * cut.kind.gpu_bytes, cut.memory.stage, cut.gpu_seconds) for cut in cheap]
     return cheap[order.index(min(order))] if cheap else None
 
 

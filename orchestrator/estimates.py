@@ -1,66 +1,69 @@
-"""How much work a step is, roughly: enough to start the longest first and to foretell what is left.
+"""How long every step of a plan will take on the machines at hand, and what has to run first."""
 
-Unit: FLOPs of the model, plus a fixed amount an item for what is not the model. Only ratios are used.
-"""
+from collections import Counter, defaultdict
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
 
-from collections import defaultdict
-from collections.abc import Mapping
-from typing import Any
-
-from orchestrator.steps import Graph, Step, n_params
-from orchestrator.tuning_settings import TuneJob
-from workers.settings import EvaluationSettings, IdentifiersJob, ScoreJob, SearchJob, TrainJob
-
-TOKENS_AN_ITEM = 40
-"""Query and identifier together."""
-ITEM = 2e6
-"""What a query or a pair costs beside the model."""
-DOCUMENT = 1e6
-"""What a document costs where a step goes through the corpus."""
-UNKNOWN_N = 1_000_000_000
-UNKNOWN_DOCUMENTS = 100_000
+from orchestrator.calibration import Calibration
+from orchestrator.lengths import Lengths
+from orchestrator.nodes import ANY, Demand, Node
+from orchestrator.rates import Parts, parts
+from orchestrator.steps import Graph, Step
+from orchestrator.work import Work, work_of
 
 
-def costs(graph: Graph, summary: Mapping[str, Any] | None) -> dict[str, float]:
-    """Step key -> estimated work."""
-    documents = summary["documents"] if summary else UNKNOWN_DOCUMENTS
-    queries: Mapping[str, int] = summary["queries"] if summary else {}
-    return {key: _cost(graph, step, documents, queries) for key, step in graph.steps.items()}
+@dataclass(frozen=True, kw_only=True)
+class Estimates:
+    """Of every step of a graph."""
+
+    graph: Graph
+    lengths: Lengths
+    demands: Mapping[str, Demand]
+    """Step key -> what it takes; one worker where it is left out."""
+    works: Mapping[str, Work]
+    gpu: str = "gpu"
+    """The device of steps that take a GPU."""
+    calibration: Calibration = field(default_factory=Calibration)
+
+    def device(self, step: Step) -> str:
+        """Where the step will compute."""
+        return self.gpu if self.demands.get(step.key, ANY).gpus else "cpu"
+
+    def parts(self, step: Step, device: str) -> Parts:
+        """Its seconds on a device as foretold without any measurement."""
+        return parts(step.kind, self.works[step.key], self.demands.get(step.key, ANY), device)
+
+    def parts_of(self, step: Step, device: str, demand: Demand) -> Parts:
+        """The same where it takes something else."""
+        return parts(step.kind, work_of(self.graph, step, self.lengths, demand), demand, device)
+
+    def seconds_of(self, step: Step) -> float:
+        """From the step's beginning to its end."""
+        device = self.device(step)
+        return self.calibration.seconds(step.kind, device, self.parts(step, device))
+
+    def seconds(self) -> dict[str, float]:
+        """Step key -> seconds."""
+        return {key: self.seconds_of(step) for key, step in self.graph.steps.items()}
+
+    def calibrated(self, calibration: Calibration) -> "Estimates":
+        """The same under another calibration."""
+        return replace(self, calibration=calibration)
 
 
-def _cost(graph: Graph, step: Step, documents: int, queries: Mapping[str, int]) -> float:
-    job = step.settings
-    if isinstance(job, TrainJob):
-        n = n_params(job.model) or UNKNOWN_N
-        items = job.pairs * job.training.epochs
-        return items * (6.0 * n * TOKENS_AN_ITEM + ITEM) / step.workers
-    if isinstance(job, TuneJob):
-        n = n_params(job.model) or UNKNOWN_N
-        passes = job.training.epochs * job.trials * (job.grace + (1 - job.grace) / job.reduction)
-        return job.pairs * passes * (6.0 * n * TOKENS_AN_ITEM + ITEM) / step.workers
-    if isinstance(job, ScoreJob | SearchJob):
-        training = graph.steps[dict(step.needs)["train"]].settings
-        assert isinstance(training, TrainJob)
-        n = n_params(training.model) or UNKNOWN_N
-        built = graph.steps[dict(step.needs)["identifiers"]].settings
-        assert isinstance(built, IdentifiersJob)
-        return _queries(job.evaluation, queries) * _per_query(job, n, views=len(built.identifiers.VIEWS) or 1)
-    return documents * DOCUMENT
-
-
-def _queries(evaluation: EvaluationSettings, queries: Mapping[str, int]) -> int:
-    return queries.get(evaluation.split) or 1_000
-
-
-def _per_query(job: ScoreJob | SearchJob, n: int, views: int) -> float:
-    """`views`: all that the identifiers have, each searched where the budget names none."""
-    if isinstance(job, ScoreJob):
-        return 2.0 * n * job.evaluation.negatives * 10 + ITEM
-    length = job.budget.max_new_tokens or 10
-    budget = job.budget
-    width = (budget.beams or budget.samples or 1) * (len(budget.views) if budget.views else views)
-    reranked = (budget.rerank or 0) * TOKENS_AN_ITEM
-    return 2.0 * n * (width * length + TOKENS_AN_ITEM + reranked) + ITEM * width
+def make_estimates(graph: Graph, lengths: Lengths, demands: Mapping[str, Demand], nodes: Sequence[Node]) -> Estimates:
+    """Without any measurement. Where machines have GPUs of several types, steps are taken to run on the commonest."""
+    gpus = Counter[str]()
+    for node in nodes:
+        if node.gpus:
+            gpus[node.device] += node.gpus
+    return Estimates(
+        graph=graph,
+        lengths=lengths,
+        demands=demands,
+        works={key: work_of(graph, step, lengths, demands.get(key, ANY)) for key, step in graph.steps.items()},
+        gpu=gpus.most_common(1)[0][0] if gpus else "gpu",
+    )
 
 
 def ranks(graph: Graph, cost: Mapping[str, float]) -> dict[str, float]:

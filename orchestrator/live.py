@@ -14,10 +14,11 @@ from rich.table import Table
 from rich.text import Text
 
 from orchestrator import failures
-from orchestrator.console import Progress, describe, duration, row_table
+from orchestrator.console import describe, duration, row_table
 from orchestrator.fleet import Fleet
 from orchestrator.jobs import Outcome
 from orchestrator.plan import Plan, plain_table
+from orchestrator.progress import Progress
 from orchestrator.scheduler import Scheduler, Task
 from orchestrator.status import progress
 from orchestrator.steps import RECIPES, Step
@@ -73,6 +74,9 @@ class PlainView:
 
     def tick(self, fleet: Fleet, scheduler: Scheduler) -> None:
         """Called a few times a second."""
+        first = {key: fleet.workers.get(task.seat.workers[0]) for key, task in scheduler.running.items()}
+        running = {key: worker.node for key, worker in first.items() if worker}
+        self.progress.look(list(fleet.nodes.values()), running)
 
     def line(self, text: str) -> None:
         """Print one line."""
@@ -173,6 +177,7 @@ class LiveView(PlainView):
 
     def tick(self, fleet: Fleet, scheduler: Scheduler) -> None:
         """Redraw, at most four times a second."""
+        super().tick(fleet, scheduler)
         if time.monotonic() - self._drawn > 0.25:
             self._drawn = time.monotonic()
             self._used.look(fleet)

@@ -15,23 +15,22 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-from orchestrator.cuts import CUDA, Cut, Kind, best_cut, has_bf16, kinds_of, micro_batches, usable
-from orchestrator.estimates import UNKNOWN_DOCUMENTS
+from orchestrator.cuts import Cut, Kind, best_cut, has_bf16, kinds_of, micro_batches, usable
 from orchestrator.grid import Loaded
+from orchestrator.lengths import UNKNOWN_DOCUMENTS
 from orchestrator.nodes import Demand, Node
 from orchestrator.refusals import refuse_evaluation, refuse_ram, refuse_training
 from orchestrator.resources import SHARES, Resources
 from orchestrator.sizes import Sizes, sizes_of
 from orchestrator.steps import Graph, Step
+from orchestrator.tuning_settings import TuneJob
 from workers.models.shapes import count_parameters
-from workers.search_memory import SearchMemory
+from workers.search_memory import SEARCH_SHARE, UNEVEN, SearchMemory
 from workers.settings import IdentifiersJob, ScoreJob, SearchJob, TrainingSettings, TrainJob, VectorIdentifiers
-from workers.training_memory import PROCESS, TrainingMemory
+from workers.training_memory import CUDA, PROCESS, TrainingMemory
 
 TOGETHER = 32
 """Queries of a batch for which an evaluation is given room, where the grid does not say how many."""
-SEARCH_SHARE = 0.7
-"""Of what weights and index leave of the GPU: the batch of a search takes no more; see `workers/memory.py`."""
 CPU_SEARCH = 256 * 2**20
 """Bytes of RAM of a search on a CPU: twice the batch's limit there."""
 DOCUMENT = 2_000
@@ -89,7 +88,7 @@ class _Chooser:
 
     def of(self, step: Step) -> Demand:
         """Of a step that is no evaluation."""
-        if isinstance(step.settings, TrainJob):
+        if isinstance(step.settings, TrainJob | TuneJob):  # of a study, what one of its trials takes
             return self._training(step, step.settings.training)
         gpus = 1.0 if self.kinds and _runs_a_model(step) else 0.0
         return Demand(cpus=self.resources.cpus_per_worker, gpus=gpus, memory=self._texts)
@@ -179,11 +178,12 @@ class _Chooser:
         precision = train.settings.training.precision
         bf16 = precision == "bf16" or (precision == "auto" and has_bf16(kind.device))
         weights = (2 if bf16 else 4) * count_parameters(sizes.shape).n_total
-        need = weights + DOCUMENT_ON_GPU * self.corpus + self._beams(sizes, steps, bf16, queries)
+        need, index = weights + self._beams(sizes, steps, bf16, queries), DOCUMENT_ON_GPU * self.corpus
         ram = self._texts + weights
         for gpus in self._parts(kind):
             room = kind.room(gpus, self.resources.cpus_per_worker, ram)
-            if need <= usable(kind.gpu_bytes, gpus) and room and room[0]:
+            own = need if gpus <= 1 else UNEVEN * need / gpus
+            if own + index <= usable(kind.gpu_bytes, min(1.0, gpus)) and room and room[0]:
                 return Demand(cpus=self.resources.cpus_per_worker, gpus=gpus, memory=ram, gpu_bytes=kind.gpu_bytes)
         return None
 

@@ -7,12 +7,11 @@ from pathlib import Path
 from typing import Any
 from uuid import uuid4
 
-from rich.console import Console
 from rich.table import Table
 
 from orchestrator import attempts, failures, jobs, tuned
 from orchestrator.grid import Loaded
-from orchestrator.rows import budget_columns, read_json
+from orchestrator.rows import read_json
 from orchestrator.steps import RECIPES, Graph, Step, Trial
 from results.store import Store, first_line
 from workers import corpus as corpora
@@ -32,6 +31,8 @@ class Plan:
     """Of the corpus; None where it would have to be fetched first."""
     failed: Mapping[str, Mapping[str, Any]]
     """Steps that have failed for good before, with the record of it."""
+    read_now: bool = False
+    """Whether the corpus was read for this plan: the step is finished, and was not before."""
     goals: frozenset[str] | None = None
     """Steps that are wanted; those that rows are made of where left out."""
 
@@ -43,6 +44,11 @@ class Plan:
             if key in wanted and key not in self.finished:
                 wanted.update(needed for _, needed in self.graph.steps[key].needs)
         return tuple(step for key, step in self.graph.steps.items() if key in wanted - self.finished)
+
+    @property
+    def foreseen(self) -> tuple[Step, ...]:
+        """Steps that were not finished before this plan was made: the new ones, and the corpus if it was read now."""
+        return ((self.graph.steps[self.graph.corpus],) if self.read_now else ()) + self.new
 
     def is_done(self, trial: Trial) -> bool:
         """Whether all of the trial's own steps are finished."""
@@ -67,7 +73,8 @@ def make_plan(
     graph = tuned.expand_tuned(loaded.grid, store)
     corpus = graph.steps[graph.corpus]
     may_read = fetch or corpora.is_local(loaded.grid.corpus)
-    if may_read and not store.is_finished("corpus", graph.corpus):
+    reads = may_read and not store.is_finished("corpus", graph.corpus)
+    if reads:
         say(f"reading the corpus ({loaded.grid.corpus.source})")
         outcome = jobs.run(desk, corpus, owner=uuid4().hex, capture=False)
         if outcome.status == "failed":
@@ -85,6 +92,7 @@ def make_plan(
         finished=finished(store, graph),
         summary=summary,
         failed=failed(store, graph),
+        read_now=reads,
     )
 
 
@@ -167,86 +175,9 @@ def _of_kind(loaded: Loaded, position: int, error: BadInput) -> BadInput:
     return loaded.source.error(("identifiers", position, "queries"), str(error))
 
 
-# ---------------------------------------------------------------- shown
-
-
-def show(plan: Plan, console: Console) -> None:
-    """Tables of trials and steps."""
-    grid = plan.loaded.grid
-    if plan.summary is None:
-        console.print(f"corpus {grid.corpus.source}: not read in a dry run, so D is not checked against it")
-    else:
-        documents, pairs = plan.summary["documents"], plan.summary["train_pairs"]
-        console.print(
-            f"corpus {plan.summary['name']}: {documents:,} documents, {pairs:,} training pairs of query and document"
-        )
-    console.print(_trial_table(plan))
-    console.print(_step_table(plan))
-    done = sum(plan.is_done(trial) for trial in plan.graph.trials)
-    console.print(
-        f"{grid.name}: {len(plan.graph.trials):,} trials ({done:,} done), {len(plan.graph.steps):,} steps: "
-        f"{len(plan.graph.steps) - len(plan.new):,} cached, {len(plan.new):,} new"
-    )
-
-
 def plain_table(*columns: str, left: Sequence[str] = ()) -> Table:
     """A table without lines; columns are right-aligned but for the first and those in `left`."""
     table = Table(box=None, pad_edge=False, header_style="bold")
     for position, column in enumerate(columns):
         table.add_column(column, justify="left" if position == 0 or column in left else "right", no_wrap=True)
     return table
-
-
-def _trial_table(plan: Plan) -> Table:
-    table = plain_table("trial", "init", "N", "D", "budget", "new steps", left=("init",))
-    for trial in plan.graph.trials:
-        new = sum(key not in plan.finished for key in (trial.train, trial.score, trial.search))
-        n = f"{trial.n_params:,}" if trial.n_params else "?"
-        table.add_row(trial.trial, trial.init, n, f"{trial.pairs:,}", trial.budget.label, str(new) if new else "done")
-    return table
-
-
-def _step_table(plan: Plan) -> Table:
-    total = plan.graph.count()
-    table = plain_table("steps", "all", "cached", "new")
-    for kind in RECIPES:
-        if total[kind]:
-            new = sum(step.kind == kind for step in plan.new)
-            table.add_row(kind, f"{total[kind]:,}", f"{total[kind] - new:,}", f"{new:,}")
-    return table
-
-
-def as_json(plan: Plan) -> dict[str, Any]:
-    """The plan for a program: every trial and step, and totals."""
-    new = {step.key for step in plan.new}
-    return {
-        "grid": plan.loaded.grid.name,
-        "corpus": plan.summary,
-        "trials": [
-            {
-                "trial": trial.trial,
-                "corpus": trial.corpus,
-                "identifiers": trial.identifiers,
-                "family": trial.family,
-                "model": trial.model,
-                "init": trial.init,
-                "n_params": trial.n_params,
-                "d_pairs": trial.pairs,
-                "seed": trial.seed,
-                **budget_columns(trial.budget),
-                "steps": {"train": trial.train, "score": trial.score, "search": trial.search},
-                "done": plan.is_done(trial),
-            }
-            for trial in plan.graph.trials
-        ],
-        "steps": [
-            {"kind": step.kind, "key": step.key, "needs": dict(step.needs), "state": "new" if key in new else "cached"}
-            for key, step in plan.graph.steps.items()
-        ],
-        "totals": {
-            "trials": len(plan.graph.trials),
-            "steps": len(plan.graph.steps),
-            "cached": len(plan.graph.steps) - len(new),
-            "new": len(new),
-        },
-    }

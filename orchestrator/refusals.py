@@ -10,6 +10,7 @@ from orchestrator.sizes import Sizes
 from orchestrator.source import Place
 from orchestrator.steps import Step
 from workers.errors import BadInput
+from workers.search_memory import UNEVEN
 from workers.settings import Auto, ModelSettings, TrainingSettings, TrainJob
 
 LARGER = (24, 32, 40, 48, 80, 96, 141, 192)
@@ -63,9 +64,8 @@ def _what_would(sizes: Sizes, training: TrainingSettings, resources: Resources, 
     free = replace_settings(resources, workers=None)
     for kind in kinds:
         for times in MORE:
-            cut = best_cut(sizes, training, free, [replace(kind, nodes=kind.nodes * times)])
-            if cut is not None:
-                found.append(f"{cut.memory.workers} GPUs of {gigabytes(kind.gpu_bytes)} GB")
+            if best_cut(sizes, training, free, [replace(kind, nodes=kind.nodes * times)]):
+                found.append(f"{times} times as many, {times * kind.gpus} GPUs in {times * len(kind.nodes)} nodes,")
                 break
         for size in LARGER:
             if size * GIB > kind.gpu_bytes and best_cut(
@@ -96,13 +96,16 @@ def refuse_evaluation(loaded: Loaded, train: Step, need: Callable[[bool], int], 
     assert isinstance(train.settings, TrainJob)
     kind = max(kinds, key=lambda kind: usable(kind.gpu_bytes, max(node.gpus for node in kind.nodes)))
     size = need(train.settings.training.precision != "fp32" and has_bf16(kind.device))
+    most = max(node.gpus for node in kind.nodes)
+    holds = most * usable(kind.gpu_bytes, 1) / (UNEVEN if most > 1 else 1)
     message = (
         f"{train.settings.model.label} needs {gigabytes(size)} GB on the GPUs of one node to be searched, beams and "
-        f"index included; there are {there_is(kinds)}"
+        f"index included; there are {there_is(kinds)}, and the {most} of a node "
+        f"hold {gigabytes(holds)} GB of it"
     )
     given = loaded.grid.resources.gpus_per_worker
     if given != "auto":
-        message += f", of which a worker has {given:g} by resources.gpus_per_worker"
+        message += f"; resources.gpus_per_worker={given:g} is what a worker has"
     elif loaded.grid.evaluation.batch is not None:
         message += f"; evaluation.batch below {loaded.grid.evaluation.batch}, or null, would take less"
     return loaded.source.error(place_of(loaded, train.settings.model), message)

@@ -1,6 +1,10 @@
 """What a sweep may use: workers, and the machines that a plan is made for."""
 
+import os
+import shutil
+import subprocess
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Annotated, Any
 
 from pydantic import Field, field_validator, model_validator
@@ -159,3 +163,34 @@ def nodes_of(resources: Resources) -> tuple[Node, ...]:
         for position, machines in enumerate(resources.cluster or ())
         for number in range(machines.nodes)
     )
+
+
+_CGROUP = Path("/sys/fs/cgroup/memory.max")
+
+
+def this_machine() -> Node:
+    """The machine that this process is on, for a plan: its cores, its RAM, and the GPUs that `nvidia-smi` tells of."""
+    memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    limit = _CGROUP.read_text(encoding="ascii").strip() if _CGROUP.exists() else "max"
+    gpus = _gpus_here()
+    return Node(
+        id="here",
+        name="here",
+        cpus=len(os.sched_getaffinity(0)),
+        memory=min(memory, int(limit)) if limit.isdecimal() else memory,
+        gpus=len(gpus),
+        gpu_bytes=min((size for _, size in gpus), default=0),
+        device=gpus[0][0] if gpus else "cpu",
+    )
+
+
+def _gpus_here() -> list[tuple[str, int]]:
+    """Name and bytes of each GPU; none where the driver does not answer."""
+    if shutil.which("nvidia-smi") is None:
+        return []
+    query = ["nvidia-smi", "--query-gpu=name,memory.total", "--format=csv,noheader,nounits"]
+    told = subprocess.run(query, capture_output=True, text=True, check=False)
+    if told.returncode:
+        return []
+    lines = [line.rpartition(",") for line in told.stdout.splitlines() if "," in line]
+    return [(name.strip(), int(size) * MIB) for name, _, size in lines if size.strip().isdecimal()]

@@ -13,10 +13,10 @@ from typing import Literal
 
 from rich.console import Console
 
-from orchestrator import console, failures, jobs, live, plan, status, tracking, tuned
+from orchestrator import console, failures, forecast, jobs, live, plan, plan_view, status, tracking, tuned
 from orchestrator.books import Books, read_rows, reader_of_trainings
 from orchestrator.driving import Drive, Pool, Watch
-from orchestrator.estimates import costs, ranks
+from orchestrator.estimates import Estimates, ranks
 from orchestrator.fitting import may_halve
 from orchestrator.fleet import Fleet
 from orchestrator.grid import Loaded, load
@@ -24,6 +24,7 @@ from orchestrator.interruption import Interruption
 from orchestrator.ledger import StoreLedger, failure
 from orchestrator.nodes import Demand, Node, describe_demand, describe_nodes
 from orchestrator.placement import demands
+from orchestrator.progress import Progress
 from orchestrator.resources import nodes_of
 from orchestrator.scheduler import Scheduler
 from orchestrator.steps import Step
@@ -111,18 +112,17 @@ def tune(made: plan.Plan, studies: Sequence[Step], desk: jobs.Desk, out: Console
     grid, say = made.loaded.grid, partial(out.print, soft_wrap=True)
     prepare = replace(made, goals=frozenset(key for step in studies for _, key in step.needs))
     with _machine(prepare, desk, say) as machine:  # its workers end with it, for Tune starts its own
-        cost = costs(made.graph, made.summary)
-        with live.make_view(prepare, console.Progress(prepare.new, cost), out, lambda: "") as view:
-            if not _drive(prepare, view, machine, cost):
+        estimates = _estimates(prepare, machine)
+        with live.make_view(prepare, _progress(prepare, estimates), out, lambda: "") as view:
+            if not _drive(prepare, view, machine, estimates.seconds()):
                 return False
         nodes, needed = machine.pool.nodes(), machine.demands
-    demands = {study: needed[train] for train, study in made.graph.tunes.items()}
     with connected(grid.resources), Leases(made.store) as leases, Interruption(say) as asked:
         benches = {
             step.key: tuning.Bench(
                 desk=desk,
-                demand=demands[step.key],
-                slots=tuning.slots(demands[step.key], nodes, grid.resources.workers),
+                demand=needed[step.key],
+                slots=tuning.slots(needed[step.key], nodes, grid.resources.workers),
                 max_failures=grid.resources.max_attempts - 1,
                 stop=asked,
                 say=say,
@@ -145,10 +145,11 @@ def _show_status(loaded: Loaded, store: Store, as_json: bool) -> int:
 
 
 def _show_plan(made: plan.Plan, as_json: bool) -> int:
+    foreseen = forecast.forecast(made, forecast.nodes_for(made))
     if as_json:
-        print(json.dumps(plan.as_json(made), indent=1))
+        print(json.dumps(plan_view.as_json(made, foreseen), indent=1))
     else:
-        plan.show(made, console.make_console())
+        plan_view.show(made, foreseen, console.make_console())
     return 0
 
 
@@ -161,13 +162,13 @@ def run(made: plan.Plan, desk: jobs.Desk, out: Console, law: Law) -> int:
         made.store.write_text(f"{grid.name}/grid.yaml", grid.to_yaml())
         trials, steps, new = len(made.graph.trials), len(made.graph.steps), len(made.new)
         say(f"{grid.name}: {trials:,} trials, {steps:,} steps, {new:,} of them new")
-        cost = costs(made.graph, made.summary)
+        estimates = _estimates(made, machine)
         newest = live.NewestLaw(partial(law, made.store.shown(grid.name)))
         tracker = stack.enter_context(tracking.Tracker(grid.tracking, made.store, grid.name, reader_of_trainings(made)))
-        view = stack.enter_context(live.make_view(made, console.Progress(made.new, cost), out, newest))
+        view = stack.enter_context(live.make_view(made, _progress(made, estimates), out, newest))
         books = Books(plan=made, view=view, tracker=tracker, commit=desk.git_commit)
         books.write_finished()
-        finished = machine is None or _drive(made, books, machine, cost)
+        finished = machine is None or _drive(made, books, machine, estimates.seconds())
     if books.removed:
         out.print(f"{books.removed} rows of the same trials under earlier settings were replaced")
     if tracker.report():
@@ -232,6 +233,16 @@ def _demands(made: plan.Plan, nodes: Sequence[Node]) -> dict[str, Demand]:
     return found
 
 
+def _estimates(made: plan.Plan, machine: _Machine | None) -> Estimates:
+    if machine is None:
+        return forecast.estimates_of(made, {}, ())
+    return forecast.estimates_of(made, machine.demands, list(machine.fleet.nodes.values()))
+
+
+def _progress(made: plan.Plan, estimates: Estimates) -> Progress:
+    return Progress(made.new, estimates, made.store, limit=made.loaded.grid.resources.workers)
+
+
 def _drive(made: plan.Plan, watch: Watch, machine: _Machine, cost: Mapping[str, float]) -> bool:
     """Returns whether all steps have ended."""
     steps = {step.key: step for step in made.new}
@@ -240,6 +251,7 @@ def _drive(made: plan.Plan, watch: Watch, machine: _Machine, cost: Mapping[str, 
         finished=(),
         priority=ranks(made.graph, cost),
         demands=machine.demands,
+        seconds=cost,
         max_attempts=made.loaded.grid.resources.max_attempts,
         may_halve=lambda step, demand, halvings: may_halve(step.settings, demand, halvings),
     )

@@ -87,6 +87,15 @@ class TuneJob(Settings):
         shares = (*(share for rung in range(rungs) if (share := self.grace * self.reduction**rung) < 1), 1.0)
         return LookSettings(shares=shares, metric=self.metric, negatives=self.negatives)
 
+    @property
+    def trainings(self) -> float:
+        """How many whole trainings its trials come to, should ASHA stop as many as it means to."""
+        kept, before, total = 1.0, 0.0, 0.0
+        for share in self.looks.shares:
+            total += kept * (share - before)
+            kept, before = kept / self.reduction, share
+        return self.trials * total
+
 
 class Tuned(Settings):
     """What a study has found: the best of the trials that were trained to their end. `best.json` of its step."""

@@ -78,16 +78,17 @@ def test_documents_are_real_distinct_and_ranked(search, trained: Trainer, kind: 
 
 @every_budget
 def test_batches_do_not_change_the_ranking(trained: Trainer, kind: str, budget: dict) -> None:
-    """As the memory formula has it, one by one, sixteen together, and with hardly any memory."""
+    """As the memory formula has it, one by one, sixteen together, with hardly any memory, and with both of these."""
     loaded = load(trained, kind)
     runs = []
-    for given in ({}, {"batch": 1}, {"batch": 16}, {"memory_mb": 3}):
+    for given in ({}, {"batch": 1}, {"batch": 16}, {"memory_mb": 3}, {"batch": 16, "memory_mb": 3}):
         answers = retrieve(loaded, EVALUATION.model_copy(update=given), Budget(**budget))
         runs.append(answers)
-    free, one, sixteen, small = runs
+    free, one, sixteen, small, both = runs
     assert (one.batch, sixteen.batch) == (1, 16)
     assert small.batch < free.batch
-    for other in (one, sixteen, small):
+    assert both.batch == min(16, small.batch), "memory has the last word"
+    for other in (one, sixteen, small, both):
         assert other.flops == pytest.approx(free.flops)
         for qid, ranking in free.run.items():
             assert dict(other.run[qid]) == pytest.approx(dict(ranking), rel=1e-3, abs=1e-4)

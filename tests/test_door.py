@@ -70,8 +70,10 @@ def test_plan_and_status(folder: Path) -> None:
     done = _call(folder, "tiny.yaml", "--dry-run", "--json")
     assert done.returncode == 0
     said = json.loads(done.stdout)
-    assert said["totals"] == {"trials": 8, "steps": 22, "cached": 1, "new": 21}
+    assert said["totals"] == {"trials": 8, "steps": 22, "cached": 0, "new": 22}
     assert said["trials"][0]["n_params"] == 7408
+    assert said["estimates"]["basis"] == "uncalibrated"
+    assert said["estimates"]["wall_seconds"] > 0
     text = _call(folder, "tiny.yaml", "--dry-run").stdout
     assert "8 trials (0 done), 22 steps: 1 cached, 21 new" in text
     assert all(trial["trial"] in text for trial in said["trials"])
@@ -88,3 +90,12 @@ def test_plans_the_papers_grid_without_a_network(tmp_path: Path) -> None:
     sizes = sorted({trial["n_params"] for trial in said["trials"]})
     assert sizes[0] == 44_057_088
     assert sizes[-1] == 68_714_504_192
+    estimates = said["estimates"]
+    # 6 N D of every training, of some 22 tokens a pair; T5's encoder and decoder each see a part of them.
+    six_n_d = sum(6.0 * trial["n_params"] * trial["d_pairs"] * 22 for trial in said["trials"]) / 4
+    assert 0.6 * six_n_d < estimates["train_flops"] < 1.2 * six_n_d
+    assert estimates["gpu_hours"] * 3600 * 312e12 > estimates["train_flops"]
+    assert estimates["wall_seconds"] >= estimates["gpu_hours"] * 3600 / 64
+    assert estimates["cost"] == pytest.approx(8 * 32 * estimates["wall_seconds"] / 3600)
+    assert estimates["cost_while_busy"] <= estimates["cost"]
+    assert not estimates["no_room"]

@@ -120,6 +120,8 @@ def test_cgl_equals_its_definition(
     contests = draw_contests(held_out, queries, 6, seed=1)
     ids = IdentifierSet(**{**ids.__dict__, "mean_nll": mean_nll})
     losses = contest_losses(model, ids, contests, end=1, longest=64)
+    tight = contest_losses(model, ids, contests, end=1, longest=64, memory_mb=1)
+    np.testing.assert_allclose(tight.cgl, losses.cgl, atol=1e-5)
     meant = np.concatenate([np.append(contest.right, contest.negatives) for contest in contests])
     assert set(held_out.view[meant].tolist()) == set(range(len(ids.views)))
 

@@ -9,6 +9,7 @@ import yaml
 from orchestrator import plan
 from orchestrator.grid import Loaded, load
 from orchestrator.steps import expand
+from results.store import open_store
 from workers.errors import BadInput
 
 GRID = """
@@ -292,7 +293,7 @@ def test_refuses_kinds_that_the_corpus_has_nothing_for(folder: Path) -> None:
 
 def test_refuses_a_results_folder_that_is_a_file(folder: Path) -> None:
     with pytest.raises(BadInput, match=re.escape(f"--results {folder / 'grid.yaml'}: cannot be written to")):
-        plan.check_writable(_load(folder), folder / "grid.yaml")
+        plan.check_writable(_load(folder), open_store(folder / "grid.yaml"))
 
 
 @pytest.mark.parametrize(

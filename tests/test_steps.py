@@ -5,9 +5,10 @@ from pathlib import Path
 
 import pytest
 
-from orchestrator.estimates import costs, ranks
+from orchestrator.estimates import make_estimates, ranks
 from orchestrator.grid import load
 from orchestrator.labels import identifiers_label
+from orchestrator.lengths import Lengths
 from orchestrator.rows import budget_columns, budget_name
 from orchestrator.steps import Graph, expand, recipe_of
 from workers.settings import (
@@ -44,6 +45,11 @@ def _graph(folder: Path, *overrides: str) -> Graph:
 def _new(before: Graph, after: Graph) -> list[str]:
     """Kinds of the steps that only the second grid has."""
     return sorted(step.kind for key, step in after.steps.items() if key not in before.steps)
+
+
+def _seconds(graph: Graph) -> dict[str, float]:
+    lengths = Lengths(documents=2000, train_pairs=6000, held_out={"test": 300})
+    return make_estimates(graph, lengths, {}, ()).seconds()
 
 
 def test_expands_in_order_with_filters(folder: Path) -> None:
@@ -202,7 +208,7 @@ def test_names_of_trials_say_the_budget(folder: Path) -> None:
         "beams=4/max_new_tokens=2",
         "beams=4/max_new_tokens=4",
     ]
-    cost = costs(graph, None)
+    cost = _seconds(graph)
     assert cost[ngram[1].search] > cost[ngram[0].search]
 
 
@@ -299,20 +305,20 @@ def test_all_views_of_a_kind_are_the_same_as_none_named(folder: Path) -> None:
 def test_a_search_of_all_views_is_as_long_as_of_each(folder: Path) -> None:
     views = "inference={beams: 4, views: [null, body, body+title]}"
     graph = _graph(folder, views, "identifiers={kind: multiview}", "models={family: t5, size: 7k}", "seeds=0")
-    cost = costs(graph, None)
+    cost = _seconds(graph)
     every, one, two = (cost[trial.search] for trial in graph.trials[:3])
     assert one < two < every
     assert every - two == pytest.approx(two - one)
 
 
 def test_the_longest_chain_starts_first(folder: Path) -> None:
-    graph = _graph(folder)
-    cost = costs(graph, None)
+    graph = _graph(folder, "data.pairs=[10, 200]")
+    cost = _seconds(graph)
     rank = ranks(graph, cost)
     for step in graph.steps.values():
         assert all(rank[needed] >= rank[step.key] + cost[needed] for _, needed in step.needs)
     trains = {
         (s.settings.model.label, s.settings.pairs): rank[s.key] for s in graph.steps.values() if s.kind == "train"
     }
-    assert trains["t5-29k", 20] > trains["t5-29k", 10]
-    assert trains["t5-29k", 20] > trains["t5-7k", 20]
+    assert trains["t5-29k", 200] > trains["t5-29k", 10]
+    assert trains["t5-29k", 200] > trains["t5-7k", 200]

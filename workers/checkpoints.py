@@ -38,7 +38,7 @@ class Progress:
     """Of the last step."""
 
 
-def save(engine: Any, folder: Path, group: ProcessGroup, progress: Progress) -> None:
+def save(engine: Any, folder: Path, group: ProcessGroup, layout: ds.Layout, progress: Progress) -> None:
     """Save the state of all ranks, which call this together. At most two checkpoints are there at any time."""
     checkpoint = folder / f"step-{progress.step}"
     if group.rank == 0:
@@ -51,7 +51,7 @@ def save(engine: Any, folder: Path, group: ProcessGroup, progress: Progress) -> 
         files = _files(checkpoint / STATE, group)
         if group.rank == 0:
             sync(checkpoint)
-            write_json(checkpoint / MARKER, {**asdict(progress), "layout": ds.layout(engine), "files": files})
+            write_json(checkpoint / MARKER, {**asdict(progress), "layout": layout, "files": files})
     except Exception:
         if group.rank == 0:
             shutil.rmtree(checkpoint, ignore_errors=True)  # a full disk is less full without it
@@ -59,7 +59,7 @@ def save(engine: Any, folder: Path, group: ProcessGroup, progress: Progress) -> 
     ds.wait_for_all()
 
 
-def restore(make: Callable[[], Any], folder: Path, group: ProcessGroup) -> tuple[Any, Progress]:
+def restore(make: Callable[[], Any], folder: Path, group: ProcessGroup, layout: ds.Layout) -> tuple[Any, Progress]:
     """An engine that `make` has made, in the state of the newest checkpoint that serves, or as it was made.
 
     All ranks call this together and get the same progress. Raises what comes of too little memory or of storage out of
@@ -67,7 +67,7 @@ def restore(make: Callable[[], Any], folder: Path, group: ProcessGroup) -> tuple
     """
     while True:
         engine = make()
-        checkpoint = _newest_whole(folder, ds.layout(engine), group)
+        checkpoint = _newest_whole(folder, layout, group)
         if checkpoint is None:
             return engine, Progress()
         trouble = _load(engine, checkpoint)
@@ -95,7 +95,7 @@ def _load(engine: Any, checkpoint: Path) -> str | None:
     return None if path is not None else "DeepSpeed does not find it"
 
 
-def _newest_whole(folder: Path, layout: dict[str, Any], group: ProcessGroup) -> Path | None:
+def _newest_whole(folder: Path, layout: ds.Layout, group: ProcessGroup) -> Path | None:
     """The newest checkpoint that is whole and was made under `layout`; what is torn, or newer than it, is removed."""
     if group.rank == 0:
         marked = _marked(folder)
@@ -153,6 +153,6 @@ def _drop(checkpoint: Path, why: str, group: ProcessGroup) -> None:
     ds.wait_for_all()
 
 
-def _words(layout: dict[str, Any], other: dict[str, Any]) -> str:
+def _words(layout: ds.Layout, other: ds.Layout) -> str:
     """What of a layout another one has not: `zero_stage 1, workers 2`."""
-    return ", ".join(f"{name} {value}" for name, value in layout.items() if other.get(name) != value)
+    return ", ".join(f"{name} {value}" for name, value in sorted(layout.items()) if other.get(name) != value)

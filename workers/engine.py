@@ -16,10 +16,12 @@ import torch.distributed as distributed
 from torch import nn
 
 from workers.accelerator import ON_GPU, deepspeed, get_accelerator
-from workers.device import device
+from workers.device import device, keep_to_share
 from workers.settings import ProcessGroup, TrainingSettings
 from workers.states import StateFiles
 from workers.training_memory import BUCKET, LIVE, SUB_GROUP, even
+
+Layout = dict[str, int | str]
 
 
 def join(group: ProcessGroup) -> None:
@@ -27,7 +29,9 @@ def join(group: ProcessGroup) -> None:
     os.environ.update(RANK=str(group.rank), WORLD_SIZE=str(group.size), LOCAL_RANK="0")
     if distributed.is_initialized():
         return
-    if not ON_GPU:
+    if ON_GPU:
+        keep_to_share()
+    else:
         deepspeed.ops.__compatible_ops__["deepspeed_shm_comm"] = False
     backend = "nccl" if ON_GPU else "gloo"
     if group.size == 1:
@@ -150,15 +154,13 @@ def clip_gradient(engine: deepspeed.DeepSpeedEngine, largest: float) -> float:
     return float(torch.nn.utils.clip_grad_norm_(parameters, largest))
 
 
-def layout(engine: deepspeed.DeepSpeedEngine) -> dict[str, int | bool | str]:
-    """How the engine cuts and places its state: only an engine with the same layout can load its checkpoints."""
-    optimizer, parameters = engine.zero_offload_optimizer(), engine.zero_offload_param()
+def layout(settings: TrainingSettings, group: ProcessGroup) -> Layout:
+    """How the state is cut and placed: only an engine with the same layout can load its checkpoints."""
     return {
-        "workers": distributed.get_world_size(),
-        "zero_stage": int(engine.zero_optimization_stage()),
-        "bf16": bool(engine.bfloat16_enabled()),
-        "offload_optimizer": "none" if optimizer is None else str(optimizer.device.value),
-        "offload_parameters": "none" if parameters is None else str(parameters.device.value),
+        "workers": group.size,
+        "zero_stage": settings.stage,
+        "offload": settings.offloaded,
+        "precision": "bf16" if uses_bf16(settings) else "fp32",
     }
 
 

@@ -7,22 +7,25 @@ from typing import Any
 
 import torch
 
-from workers.device import on_gpu
+from workers.device import gpu_bytes, on_gpu
+from workers.search_memory import SEARCH_SHARE, UNEVEN
 
 CPU_LIMIT = 128 * 2**20
 """Bytes a batch may take on a CPU: one number everywhere, so that batches and results are the same to the bit. What
 is larger than the caches gains nothing; searches of 1 to 64 beams were fastest at 64 to 128 MiB."""
 
-GPU_SHARE = 0.5
-"""Of the GPU's memory; weights and the allocator's slack have the rest."""
-
 
 def search_limit(megabytes: int | None = None) -> int:
-    """Bytes that a batch of a search may take: as many as are given, else by this worker's device."""
+    """Bytes that a batch of a search may take: as many as are given, else what this worker's device has left.
+
+    Of several GPUs that a model is spread over, as much as the fullest leaves of each.
+    """
     if megabytes is not None:
         return megabytes * 2**20
     if on_gpu():
-        return int(GPU_SHARE * torch.cuda.get_device_properties(0).total_memory)
+        taken = [torch.cuda.memory_allocated(number) for number in range(torch.cuda.device_count())]
+        spread = len(taken) / UNEVEN if min(taken) else 1.0  # a model on one of them leaves the others empty
+        return int(SEARCH_SHARE * spread * max(0, gpu_bytes() - max(taken)))
     return CPU_LIMIT
 
 

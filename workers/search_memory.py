@@ -20,6 +20,13 @@ from dataclasses import dataclass
 from workers.models.shapes import Shape
 from workers.models.together import VALUES_TOGETHER
 
+SEARCH_SHARE = 0.7
+"""Of the GPU memory that weights and indexes leave: what a batch may take. The allocator's slack has the rest."""
+
+
+UNEVEN = 1.25
+"""What the fullest of several GPUs has of a model that is spread over them and of its rows, for an even part."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class SearchMemory:

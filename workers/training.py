@@ -74,7 +74,7 @@ def train(
             raise BadInput(f"data.pairs: {job.pairs} training pairs were asked for, there are {len(ids.train)}")
         plan = plan_batches(job.pairs, job.training, group.size)
         make = partial(_make_engine, job, plan, tokenized, ids, embeddings, group)
-        engine, start = checkpoints.restore(make, out, group)
+        engine, start = checkpoints.restore(make, out, group, ds.layout(job.training, group))
         try:
             model = engine.module.model
             end = _run(engine, job, plan, start, tokenized, ids, out, group, after_step)
@@ -201,7 +201,7 @@ def _run(
         if done % settings.checkpoint_every == 0 or stop or last:
             if not ds.weights_are_finite(engine):
                 raise Diverged(f"a weight is not finite after step {done} of {plan.steps}")
-            checkpoints.save(engine, out, group, progress)
+            checkpoints.save(engine, out, group, ds.layout(settings, group), progress)
         if stop and not last:
             raise Interrupted(f"stopped, as asked, after step {done} of {plan.steps}")
     return replace(progress, seconds=start.seconds + time.perf_counter() - began)

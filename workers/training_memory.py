@@ -45,6 +45,8 @@ COPIED = 500_000_000
 """Gradients that DeepSpeed copies together to reduce them in stage 0, in values."""
 HEAP = 1.25
 """What activations take of a CPU's memory, for every byte of them."""
+CUDA = 2**30
+"""Bytes of a GPU that CUDA itself, NCCL's buffers and libraries' workspaces take in every process."""
 PROCESS = 800 * 2**20
 """RAM of a worker that has imported everything and holds the pairs."""
 

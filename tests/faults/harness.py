@@ -167,7 +167,7 @@ class Sweep:
 
     def _trainings(self, checkpoint: bool) -> Iterator[Path]:
         for folder in self.partial("train"):
-            done = (folder / "checkpoint.json").exists() or not checkpoint
+            done = any(folder.glob("step-*/whole.json")) or not checkpoint
             if done and _pid(folder) and len(_read(folder / "curve.jsonl", lines=True)) > 6:
                 yield folder
 

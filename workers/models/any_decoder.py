@@ -27,7 +27,15 @@ class SharedPrompt:
     padding: torch.Tensor | None
     """As for `attend_prompt`."""
     layers: list[Prompt]
+    """Each where its layer is."""
     groups: RowGroups
+
+    def at(self, device: torch.device) -> "SharedPrompt":
+        """What is not a layer's own, on a device: a model's layers may be on several."""
+        if self.groups.query_of_row.device == device:
+            return self
+        padding = None if self.padding is None else self.padding.to(device)
+        return SharedPrompt(padding=padding, layers=self.layers, groups=self.groups.at(device))
 
 
 class WrittenLayer(DynamicLayer):
@@ -36,6 +44,7 @@ class WrittenLayer(DynamicLayer):
     def batch_select_indices(self, indices: torch.Tensor) -> None:
         """As the base class', which indexes a good deal slower on a CPU."""
         if self.keys is not None and self.values is not None:
+            indices = indices.to(self.keys.device)
             self.keys = self.keys.index_select(0, indices)
             self.values = self.values.index_select(0, indices)
 
@@ -75,6 +84,7 @@ def shared_attention(
         kind = type(module).__name__
         raise BadInput(f"models.pretrained: {kind} caps attention scores or has attention sinks: it cannot be searched")
     rows, heads, _one, width = query.shape
+    shared = shared.at(query.device)
     out = attend_prompt_and_written(
         query.view(rows, key.shape[1], heads // key.shape[1], width),
         shared.layers[module.layer_idx],

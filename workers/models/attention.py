@@ -5,6 +5,7 @@ stand where the positions of a longer input would; its scores on what the row ha
 One softmax runs over both.
 """
 
+from copy import copy
 from dataclasses import dataclass
 
 import numpy as np
@@ -38,6 +39,16 @@ class RowGroups:
     def one_each(cls, queries: int, device: torch.device) -> "RowGroups":
         """One row a query."""
         return cls(np.arange(queries), queries, device)
+
+    def at(self, device: torch.device) -> "RowGroups":
+        """The same on a device: itself where it is there."""
+        if self.query_of_row.device == device:
+            return self
+        there = copy(self)
+        there.query_of_row = self.query_of_row.to(device)
+        there._row_of_slot = None if self._row_of_slot is None else self._row_of_slot.to(device)
+        there._slot_of_row = None if self._slot_of_row is None else self._slot_of_row.to(device)
+        return there
 
     def pack(self, rows: torch.Tensor) -> torch.Tensor:
         """(rows, heads, group, n) -> (queries, heads, most x group, n)."""

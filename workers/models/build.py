@@ -16,7 +16,7 @@ from transformers import (
 )
 from transformers.utils import logging as transformers_logging
 
-from workers.device import device
+from workers.device import device, on_gpu
 from workers.errors import BadInput
 from workers.models.ladder import rung_shape
 from workers.models.shapes import Shape
@@ -34,6 +34,10 @@ ROPE_BASE = 1e5
 """Of a ladder LLaMA's rotary positions; a little better than the usual 1e4 with such small heads."""
 
 
+SPREAD_FROM = 0.2
+"""Of a GPU's memory: weights that take more of it go on all the GPUs that the worker has."""
+
+
 def build(model: ModelSettings, vocabulary: int, pad: int, seed: int) -> PreTrainedModel:
     """A model in float32 whose vocabulary has room for the identifiers' own tokens. The seed decides every weight."""
     torch.manual_seed(seed)
@@ -45,11 +49,29 @@ def build(model: ModelSettings, vocabulary: int, pad: int, seed: int) -> PreTrai
 
 
 def load(folder: Path) -> PreTrainedModel:
-    """The weights of a finished training, on the best device, ready for inference."""
+    """The weights of a finished training, on the best device, ready for inference.
+
+    On a worker of several GPUs a large model is spread over them, layer after layer.
+    """
     kind = AutoConfig.from_pretrained(folder).is_encoder_decoder
     loader: Any = T5ForConditionalGeneration if kind else AutoModelForCausalLM
+    if _is_large(folder):
+        return loader.from_pretrained(folder, use_safetensors=True, device_map="balanced").eval()
     model: Any = loader.from_pretrained(folder, use_safetensors=True)
     return model.to(device()).eval()
+
+
+def _is_large(folder: Path) -> bool:
+    """Whether there are several GPUs, and the weights would take more than `SPREAD_FROM` of one."""
+    if not on_gpu() or torch.cuda.device_count() < 2:
+        return False
+    size = sum(file.stat().st_size for file in folder.glob("*.safetensors"))
+    return size > SPREAD_FROM * torch.cuda.get_device_properties(0).total_memory
+
+
+def is_spread(model: PreTrainedModel) -> bool:
+    """Whether the model's layers are on several devices."""
+    return len({parameter.device for parameter in model.parameters()}) > 1
 
 
 def start_embeddings(model: PreTrainedModel, family: str, tokens: np.ndarray, seed: int) -> None:

@@ -18,6 +18,7 @@ class Joined:
 
     def __init__(self, layers: Sequence[Any]) -> None:
         self._parts = [(layer.weight, layer.bias) for layer in layers]
+        self.device: torch.device = layers[0].weight.device
         if len(layers) > 1 and sum(layer.weight.numel() for layer in layers) <= JOINED_VALUES:
             biases = [layer.bias for layer in layers if layer.bias is not None]
             if len(biases) in (0, len(layers)):
@@ -34,6 +35,7 @@ class RmsNorm:
 
     def __init__(self, norm: Any) -> None:
         self._weight: torch.Tensor = norm.weight
+        self.device: torch.device = norm.weight.device
         self._shape, self._epsilon = norm.weight.shape, norm.variance_epsilon
 
     def __call__(self, hidden: torch.Tensor) -> torch.Tensor:

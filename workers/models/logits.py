@@ -14,4 +14,4 @@ def token_logits(model: PreTrainedModel, hidden: torch.Tensor) -> torch.Tensor:
     head: Any = model.get_output_embeddings()
     if getattr(model.config, "scale_decoder_outputs", False):
         hidden = hidden * model.config.d_model**-0.5  # T5 with a tied output layer
-    return head(hidden)
+    return head(hidden.to(head.weight.device))

@@ -12,6 +12,7 @@ from transformers import PreTrainedModel
 
 from workers.models.any_decoder import AnyDecoder
 from workers.models.attention import Prompt, RowGroups
+from workers.models.build import is_spread
 from workers.models.llama import LlamaDecoder, is_like_llama
 from workers.models.logits import token_logits
 from workers.models.prompts import PaddedPrompts, prompts
@@ -82,7 +83,9 @@ def _decoder(model: PreTrainedModel, queries: Ragged) -> Decoder:
         return T5Decoder(model, PaddedPrompts(queries, left=False, device=model.device))
     batch = PaddedPrompts(queries, left=True, device=model.device)
     stack: Any = model.get_decoder()
-    return (LlamaDecoder if is_like_llama(stack) else AnyDecoder)(stack, batch)
+    if is_like_llama(stack) and not is_spread(model):
+        return LlamaDecoder(stack, batch)
+    return AnyDecoder(stack, batch)  # its own forward pass goes from device to device
 
 
 class ModelSession:
@@ -156,7 +159,7 @@ class ModelSession:
         """(rows, width) -> `out`, (rows, vocabulary). All logits at once would cost a second such table."""
         step = self._rows_together()
         for begin in range(0, len(hidden), step):
-            logits = token_logits(self.model, hidden[begin : begin + step])
+            logits = token_logits(self.model, hidden[begin : begin + step]).to(self.device)
             torch.log_softmax(logits, dim=-1, dtype=torch.float32, out=out[begin : begin + step])
         return out
 

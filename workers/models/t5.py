@@ -42,14 +42,17 @@ class T5Decoder:
         """As `sessions.Decoder.step`."""
         hidden = functional.embedding(tokens, self._embedding)
         self._count += 1
-        bias = self._distances.bias(self._count)
+        bias, padding = self._distances.bias(self._count), self._padding
         for number, layer in enumerate(self._layers):
+            if layer.device != hidden.device:  # a model may be spread over several
+                hidden, parents, bias = (each.to(layer.device) for each in (hidden, parents, bias))
+                groups, padding = groups.at(layer.device), None if padding is None else padding.to(layer.device)
             query, new = layer.own.project(hidden)
             key, value = self._written.append(number, parents, new)
             hidden = layer.own.output(hidden, attend_written(query, key, value, bias))
-            found = attend_prompt(layer.cross_query(hidden), self.prompts[number], self._padding, groups)
+            found = attend_prompt(layer.cross_query(hidden), self.prompts[number], padding, groups)
             hidden = layer.feed_forward(layer.cross_output(hidden, found))
-        return self._norm(hidden)
+        return self._norm(hidden.to(self._norm.device))
 
 
 class _Own:
@@ -59,6 +62,7 @@ class _Own:
         attention = sublayer.SelfAttention
         self._norm, self._heads = RmsNorm(sublayer.layer_norm), attention.n_heads
         self._joined, self._out = Joined([attention.q, attention.k, attention.v]), Joined([attention.o])
+        self.device = self._joined.device
 
     def project(self, hidden: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         """Queries (rows, heads, 1, d), and keys and values (rows, 2, heads, d)."""
@@ -80,6 +84,7 @@ class _Layer:
         self.own, self.feed_forward = _Own(own), _FeedForward(last)
         self._norm, self._heads = RmsNorm(cross.layer_norm), attention.n_heads
         self._query, self._out = Joined([attention.q]), Joined([attention.o])
+        self.device = self._query.device
 
     def cross_query(self, hidden: torch.Tensor) -> torch.Tensor:
         """(rows, heads, 1, d) of (rows, width)."""
@@ -105,8 +110,11 @@ def _encode(encoder: Any, batch: PaddedPrompts) -> torch.Tensor:
     queries, length = batch.tokens.shape
     hidden = functional.embedding(batch.tokens.flatten(), encoder.embed_tokens.weight)
     bias = _bias(encoder.block[0].layer[0].SelfAttention, length, length)[:, :, None]
+    padding = batch.padding
     for block in encoder.block:
         own = _Own(block.layer[0])
+        hidden, bias = hidden.to(own.device), bias.to(own.device)
+        padding = None if padding is None else padding.to(own.device)
         query, new = own.project(hidden)
         heads, _, width = query.shape[1:]
         both = new.view(queries, length, 2, heads, width).permute(2, 0, 3, 1, 4)
@@ -114,16 +122,18 @@ def _encode(encoder: Any, batch: PaddedPrompts) -> torch.Tensor:
             query.view(queries, length, heads, 1, width).permute(0, 2, 3, 1, 4),
             Prompt(both[0], both[1]),
             bias=bias,
-            padding=batch.padding,
+            padding=padding,
             scaling=1.0,
         )
         hidden = own.output(hidden, found.permute(0, 3, 1, 2, 4).reshape(query.shape))
         hidden = _FeedForward(block.layer[1])(hidden)
-    return RmsNorm(encoder.final_layer_norm)(hidden).view(queries, length, -1)
+    norm = RmsNorm(encoder.final_layer_norm)
+    return norm(hidden.to(norm.device)).view(queries, length, -1)
 
 
 def _cross_prompt(attention: Any, encoded: torch.Tensor) -> Prompt:
     """Keys and values of cross-attention."""
+    encoded = encoded.to(attention.k.weight.device)
     shape = (*encoded.shape[:2], attention.n_heads, attention.key_value_proj_dim)
     keys, values = (each(encoded).view(shape).transpose(1, 2).contiguous() for each in (attention.k, attention.v))
     return Prompt(keys, values)
