@@ -147,8 +147,8 @@ def test_a_killed_sweep_repeats_no_trial_that_had_ended(grid: Path, ray_address:
     """SIGKILL in the middle of a study; the same command again does what is left, and what was running."""
     overrides = ("tuning.seed=15", "models={family: t5, size: 7k}", "data.pairs=10", "inference.0.beams=1")
     code = (
-        "import sys, pathlib, test_tuning, sweep_jobs; "
-        f"sys.exit(test_tuning._run(pathlib.Path({str(grid)!r}), *{overrides!r}))"
+        "import sys, pathlib, test_tuning_sweep; "
+        f"sys.exit(test_tuning_sweep._run(pathlib.Path({str(grid)!r}), *{overrides!r}))"
     )
     environment = {**os.environ, "RAY_ADDRESS": ray_address, "PYTHONPATH": f"{HERE}:{HERE.parent}"}
     command = [sys.executable, "-c", code]
