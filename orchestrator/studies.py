@@ -80,18 +80,34 @@ def is_trained(trial: FrozenTrial) -> bool:
 
 
 def best_of(job: TuneJob, study: optuna.Study) -> Tuned:
-    """The best of the trials that were trained to their end; there must be one."""
-    best, ended = _best(study), study.get_trials(states=ENDED)
+    """What the study comes to; there must be a trial that was trained to its end."""
+    ended, chosen = study.get_trials(states=ENDED), chosen_of(job, study)
     rates = [trial.params["learning_rate"] for trial in ended]
-    rate = best.params["learning_rate"]
+    rate = chosen.params["learning_rate"]
     return Tuned(
         learning_rate=rate,
-        batch=best.params.get("batch"),
-        dev_loss=float(best.value or 0.0),
-        chance=math.log1p(job.negatives) if job.metric == "dev_cgl" else None,
+        batch=chosen.params.get("batch"),
+        dev_loss=_best(study).value or 0.0,
+        chance=_chance(job),
         trials=len(ended),
         at_end="low" if rate == min(rates) else "high" if rate == max(rates) else None,
     )
+
+
+def chosen_of(job: TuneJob, study: optuna.Study) -> FrozenTrial:
+    """The best of the trials that were trained to their end; the one with the model's own rate where none has learnt.
+
+    No better than chance, the rate with which least is learnt would look best.
+    """
+    best, chance = _best(study), _chance(job)
+    if chance is not None and best.value is not None and best.value >= chance:
+        own = (one for one in study.get_trials(states=ENDED) if one.params["learning_rate"] == job.first)
+        return next((one for one in own if one.intermediate_values), best)
+    return best
+
+
+def _chance(job: TuneJob) -> float | None:
+    return math.log1p(job.negatives) if job.metric == "dev_cgl" else None
 
 
 def _best(study: optuna.Study) -> FrozenTrial:
@@ -99,9 +115,20 @@ def _best(study: optuna.Study) -> FrozenTrial:
     return min(trained, key=lambda trial: (trial.value, trial.number))
 
 
+def remark(job: TuneJob, found: Tuned) -> str:
+    """What a person should know of what a study has found."""
+    line = f"learning rate {found.learning_rate:.3g}" + (f", batch {found.batch}" if found.batch else "")
+    if not found.has_learnt:
+        why = f"no rate does better than chance, {found.chance:.3f}, with {job.pairs:,} pairs"
+        line += " stays the model's own: " + why if found.learning_rate == job.first else f", though {why}"
+    elif found.at_end:
+        line += f" is the {'smallest' if found.at_end == 'low' else 'largest'} that was tried: widen the range"
+    return line
+
+
 def trial_rows(job: TuneJob, study: optuna.Study) -> list[dict[str, Any]]:
     """A row a trial, as in `results.schema.TUNING`, without the columns that name the study (`STUDY`)."""
-    best = _best(study)
+    chosen = chosen_of(job, study)
     rows = []
     for trial in study.get_trials(states=[*ENDED, TrialState.FAIL]):
         if not trial.params:
@@ -120,7 +147,7 @@ def trial_rows(job: TuneJob, study: optuna.Study) -> list[dict[str, Any]]:
                 "state": _state(trial),
                 "seconds": trial.duration.total_seconds() if trial.duration else None,
                 "is_own": rate == job.first,
-                "is_chosen": trial.number == best.number,
+                "is_chosen": trial.number == chosen.number,
             }
         )
     return rows

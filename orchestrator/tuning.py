@@ -52,6 +52,7 @@ from orchestrator.studies import (
     looks,
     open_journal,
     opening,
+    remark,
     take_up,
     trial_rows,
 )
@@ -125,9 +126,7 @@ def tune_all(
 
     One whose needed steps are not there is left out. What fails is recorded; returns early where asked to stop.
 
-    Args:
-        names, benches: by the study's key.
-        pause: seconds between looks at studies that other drivers do.
+    `names` and `benches` are by the study's key; `pause` is between looks at studies that other drivers do.
     """
     left = list(studies)
     while left:
@@ -379,7 +378,9 @@ def do_study(step: Step, bench: Bench, name: str, owner: str) -> Outcome:
             except Exception as error:
                 attempts.fail(out, error)
                 raise
-            files.write_json(out / tuned.BEST, best_of(job, study).model_dump(mode="json"))
+            found = best_of(job, study)
+            bench.say(f"{name}: {remark(job, found)}")
+            files.write_json(out / tuned.BEST, found.model_dump(mode="json"))
             pq.write_table(pa.Table.from_pylist(trial_rows(job, study), _COLUMNS), out / tuned.TRIALS)
             attempts.end(out)
             attempts.write_provenance(out, desk.git_commit)

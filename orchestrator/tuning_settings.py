@@ -98,19 +98,24 @@ class TuneJob(Settings):
 
 
 class Tuned(Settings):
-    """What a study has found: the best of the trials that were trained to their end. `best.json` of its step."""
+    """What a study has found: `best.json` of its step."""
 
     learning_rate: Positive
     batch: Count | None = None
     """None where the batch was not tuned."""
     dev_loss: float
-    """CGL or NLL, in nats."""
+    """CGL or NLL of the best, in nats."""
     chance: float | None = None
     """CGL of a model that ignores the query; None for NLL, which has none."""
     trials: Count
     """All that ended: trained, stopped early, or diverged."""
     at_end: Literal["low", "high"] | None = None
     """The end of the range that the best rate is the outermost trained one towards: a wider range may have better."""
+
+    @property
+    def has_learnt(self) -> bool:
+        """Whether the best is better than chance."""
+        return self.chance is None or self.dev_loss < self.chance
 
 
 def is_tuned(tuning: TuningSettings | None, model: ModelSettings) -> bool:

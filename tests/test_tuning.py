@@ -200,3 +200,23 @@ def test_a_killed_study_goes_on_with_what_it_has(tmp_path: Path) -> None:
     assert [row["dev_loss"] for row in rows] == [1.0, 3.5, None, None]
     assert [row["is_chosen"] for row in rows] == [True, False, False, False]
     assert [row["is_own"] for row in rows] == [True, False, False, False]
+
+
+def test_where_nothing_is_learnt_the_models_own_rate_stays(tmp_path: Path) -> None:
+    job = _job(metric="dev_cgl", negatives=8)
+    study = studies.take_up(studies.open_journal(tmp_path / "study.journal"), job)
+    space = {"learning_rate": optuna.distributions.FloatDistribution(1e-3, 1e-1, log=True)}
+    own, timid = study.ask(space), study.ask(space)
+    for trial, loss in ((own, 2.5), (timid, 2.3)):
+        trial.report(loss, 1)
+        study.tell(trial, loss)
+    found = studies.best_of(job, study)
+    assert not found.has_learnt
+    assert found.learning_rate == 0.015
+    assert "stays the model's own: no rate does better than chance, 2.197" in studies.remark(job, found)
+    keen = study.ask(space)
+    keen.report(2.0, 1)
+    study.tell(keen, 2.0)
+    found = studies.best_of(job, study)
+    assert found.has_learnt
+    assert found.learning_rate == keen.params["learning_rate"]
