@@ -34,7 +34,7 @@ CHANCE_NAMES = {"cgl_published": "chance of one identifier"}
 """What the line of chance is called, where it is not chance itself."""
 FAMILIES = {"t5": "T5", "llama": "LLaMA"}
 
-_STYLE: dict[Any, Any] = {
+STYLE: dict[Any, Any] = {
     "font.family": ["DejaVu Sans"],
     "font.size": 8.5,
     "svg.fonttype": "none",
@@ -86,8 +86,8 @@ def _extent(points: Points) -> list[float]:
 
 def curve(finding: Finding, limits: tuple[float, float]) -> Figure:
     """Points with intervals and the fitted curve with its band along one axis, on logarithmic axes."""
-    with matplotlib.rc_context(_STYLE):
-        figure, axes = _panel()
+    with matplotlib.rc_context(STYLE):
+        figure, axes = panel()
         points, axis = finding.points, finding.form.axes[0]
         x = points.axis(axis)
         if finding.law is not None:
@@ -102,7 +102,7 @@ def curve(finding: Finding, limits: tuple[float, float]) -> Figure:
         axes.set_yscale("log")
         axes.set_xlim(x.min() / 1.35, x.max() * 1.35)
         axes.set_ylim(*limits)
-        _value_ticks(axes.xaxis, x)
+        value_ticks(axes.xaxis, x)
         _plain_ticks(axes, limits)
         axes.set_xlabel(AXIS_NAMES[axis])
         axes.set_ylabel(label(finding.metric) + _unit(limits)[1])
@@ -114,8 +114,8 @@ def curve(finding: Finding, limits: tuple[float, float]) -> Figure:
 def surface(finding: Finding, limits: tuple[float, float]) -> Figure:
     """Contours of a fitted law over N and D, with the points coloured by their values on the same scale."""
     assert finding.law is not None
-    with matplotlib.rc_context(_STYLE):
-        figure, axes = _panel()
+    with matplotlib.rc_context(STYLE):
+        figure, axes = panel()
         points = finding.points
         n = np.geomspace(points.n.min() / 1.6, points.n.max() * 1.6, 40)
         d = np.geomspace(points.d.min() / 1.6, points.d.max() * 1.6, 40)
@@ -130,8 +130,8 @@ def surface(finding: Finding, limits: tuple[float, float]) -> Figure:
         axes.set_xscale("log")
         axes.set_yscale("log")
         axes.clabel(lines, fontsize=7, fmt=lambda value: f"{value * thousand:.4g}")
-        _value_ticks(axes.xaxis, points.n)
-        _value_ticks(axes.yaxis, points.d)
+        value_ticks(axes.xaxis, points.n)
+        value_ticks(axes.yaxis, points.d)
         axes.set_xlabel(AXIS_NAMES["n"])
         axes.set_ylabel(AXIS_NAMES["d"])
         axes.set_title(f"{family_name(finding.group.family)}, {label(finding.metric)}{unit}, {finding.form.name} form")
@@ -145,8 +145,8 @@ def budgets(trials: Sequence[Trial], metric: str, baselines: Sequence[Baseline])
     rows = [trial for trial in rows if trial.d_pairs == largest]
     if len({trial.beams for trial in rows}) < 2:
         return None
-    with matplotlib.rc_context(_STYLE):
-        figure, axes = _panel()
+    with matplotlib.rc_context(STYLE):
+        figure, axes = panel()
         sizes = sorted({trial.n_params for trial in rows})
         for index, size in enumerate(sizes):
             colour = colormaps["viridis"](0.85 * (1 - index / max(len(sizes) - 1, 1)))
@@ -160,7 +160,7 @@ def budgets(trials: Sequence[Trial], metric: str, baselines: Sequence[Baseline])
                     xytext=(-1, 1.5), textcoords="offset points", ha="right",
                 )  # fmt: skip
         axes.set_xscale("log")
-        _value_ticks(axes.xaxis, np.array([trial.beams for trial in rows]))
+        value_ticks(axes.xaxis, np.array([trial.beams for trial in rows]))
         axes.set_ylim(0, 1.02)
         axes.set_xlabel("beams")
         axes.set_ylabel(label(metric).removeprefix("1 - "))
@@ -185,7 +185,7 @@ def save(figure: Figure, folder: Path, name: str) -> str:
     """Write `<name>.svg` and `<name>.png` into the folder; returns the SVG for embedding in a page."""
     folder.mkdir(parents=True, exist_ok=True)
     buffer = io.StringIO()
-    with matplotlib.rc_context(_STYLE):
+    with matplotlib.rc_context(STYLE):
         figure.savefig(buffer, format="svg", metadata={"Date": None})
         figure.savefig(folder / f"{name}.png", dpi=140)
     text = buffer.getvalue()
@@ -211,7 +211,8 @@ def _unit(limits: tuple[float, float]) -> tuple[float, str]:
     return (1000.0, " × 1000") if 0 < limits[1] < 0.05 else (1.0, "")
 
 
-def _panel() -> tuple[Figure, Axes]:
+def panel() -> tuple[Figure, Axes]:
+    """One figure with room for its labels; to be called with STYLE in force."""
     figure = Figure(figsize=SIZE)
     axes = figure.add_subplot()
     figure.subplots_adjust(left=0.165, right=0.97, bottom=0.155, top=0.88)  # a layout engine takes as long as drawing
@@ -237,7 +238,7 @@ def _chance(axes: Axes, points: Points) -> None:
         )  # fmt: skip
 
 
-def _value_ticks(axis: MatplotlibAxis, values: Array) -> None:
+def value_ticks(axis: MatplotlibAxis, values: Array) -> None:
     """Ticks at the points themselves, thinned where they would touch."""
     kept: list[float] = []
     least = max(np.log(values.max() / values.min()) / 7, 1e-9) if len(values) else 0

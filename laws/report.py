@@ -13,7 +13,7 @@ from typing import Any
 import jinja2
 from markupsafe import Markup, escape
 
-from laws import figures
+from laws import figures, tuning, tuning_figures
 from laws.fitting import INTERVAL, Options
 from laws.forms import SYMBOLS
 from laws.points import Group, groups, label, short
@@ -49,6 +49,16 @@ class Section:
     caution: str
     """How the metric must not be read; empty where it is plain."""
     cards: tuple[Card, ...]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Rates:
+    """The tuned learning rates of a family's sizes."""
+
+    name: str
+    metric: str
+    transfer: tuning.Transfer
+    figures: tuple[Markup, ...]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -95,6 +105,7 @@ def _render(tables: Tables, findings: Sequence[Finding], folder: Path) -> tuple[
         .get_template("report.html.j2")
         .render(
             sweeps=_sweeps(tables, findings, folder),
+            rates=_rates(tables, folder),
             tables=tables,
             provenance=provenance(tables),
             interval=f"{INTERVAL:.0%}",
@@ -228,6 +239,22 @@ def _sweep(
     )
 
 
+def _rates(tables: Tables, folder: Path) -> list[Rates]:
+    found = []
+    for transfer in tuning.transfers(tables.studies):
+        first = transfer.studies[0]
+        name = f"{first.corpus}, {first.identifiers}, {figures.family_name(first.family)}, D = {short(first.d_pairs)}"
+        drawn = {"losses": tuning_figures.losses(transfer), "by N": tuning_figures.rates(transfer)}
+        saved = [
+            Markup(figures.save(figure, folder, slug(f"{first.grid} {name} learning rates {what}")))
+            for what, figure in drawn.items()
+            if figure is not None
+        ]
+        metric = tuning.METRICS.get(first.metric, "loss")
+        found.append(Rates(name=name, metric=metric, transfer=transfer, figures=tuple(saved)))
+    return found
+
+
 def _by_strength(row: Baseline) -> tuple[float, str]:
     value = row.measured["hit@10"].value
     return (-1.0 if math.isnan(value) else value, row.baseline)
@@ -305,6 +332,7 @@ def as_numbers(tables: Tables, findings: Sequence[Finding]) -> dict[str, Any]:
             "failed": reasons,
             "baselines": baselines,
             "laws": [_finding_numbers(finding) for finding in findings],
+            "learning_rates": [tuning.numbers(transfer) for transfer in tuning.transfers(tables.studies)],
             "provenance": provenance(tables),
         }
     )

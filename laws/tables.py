@@ -9,9 +9,10 @@ from typing import Any
 
 import pyarrow as pa
 
+from laws.tuning import Study, studies_of
 from results.errors import BadAddress, TornFile
 from results.local import LocalStore
-from results.schema import BASELINES, LOSSES, METRICS, TRIALS
+from results.schema import BASELINES, LOSSES, METRICS, TRIALS, TUNING
 from results.store import Store, first_line, open_store
 from results.tables import parts, read_each
 
@@ -118,6 +119,8 @@ class Tables:
     baselines: tuple[Baseline, ...]
     duplicates: int
     """Rows left out because another one is of the same training, evaluation and budget."""
+    studies: tuple[Study, ...] = ()
+    """Of learning rates."""
 
     @property
     def failed(self) -> tuple[Trial, ...]:
@@ -153,11 +156,13 @@ def read_tables(folders: Sequence[str | Path]) -> Tables:
     grids = list(dict.fromkeys(grid for folder in folders for grid in grid_folders(folder)))
     trials: list[Trial] = []
     baselines: dict[tuple[str, str, str], Baseline] = {}
+    tuning: list[dict[str, Any]] = []
     for grid in grids:
         trials += [_trial(row, grid.name) for row in _read(grid, "trials", TRIALS, NEEDED)]
         for row in _read(grid, "baselines", BASELINES, ("corpus", "baseline")):
             baseline = _baseline(row)
             baselines[baseline.corpus, baseline.corpus_hash, baseline.baseline] = baseline
+        tuning += _read(grid, "tuning", TUNING, ("study", "number", "learning_rate", "state", "is_chosen"))
     if not trials:
         raise BadTable(f"{', '.join(grid.address for grid in grids)}: no trials yet")
     unique = _once(trials)
@@ -166,6 +171,7 @@ def read_tables(folders: Sequence[str | Path]) -> Tables:
         trials=unique,
         baselines=tuple(baselines.values()),
         duplicates=len(trials) - len(unique),
+        studies=studies_of(tuning),
     )
 
 

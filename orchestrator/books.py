@@ -6,7 +6,7 @@ from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Any
 
-from orchestrator import failures, live, plan, rows, tracking
+from orchestrator import failures, live, plan, rows, tracking, tuned
 from orchestrator.fleet import Fleet
 from orchestrator.jobs import Outcome
 from orchestrator.scheduler import Scheduler, Task
@@ -55,6 +55,9 @@ class Books:
             told = train in curves and any(trial.trial in self._written for trial in self._trials_of[train])
             if train in self.plan.finished and not told:
                 rows.write_curve(self._store, self._grid, train)
+        for step in tuned.studies(self.plan.graph):
+            if step.key in self.plan.finished:
+                tuned.write_table(self._store, self._grid, self.plan.graph, step.key)
         for trial in self.plan.graph.trials:
             if not self._open[trial.trial]:
                 self._close(trial)

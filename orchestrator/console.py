@@ -8,6 +8,7 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
+from orchestrator import tuned
 from orchestrator.plan import plain_table
 from orchestrator.rows import budget_name
 from orchestrator.steps import Graph, Step
@@ -26,7 +27,9 @@ def make_console(error: bool = False) -> Console:
 
 
 def describe(graph: Graph, step: Step) -> str:
-    """`train ngram t5-29k d4000 s0`, `search ngram t5-29k d4000 s0 b16`; kind and a piece of the key for others."""
+    """`train ngram t5-29k d4000 s0`, `search ngram t5-29k d4000 s0 b16`, `tune ngram t5-29k`; kind and key else."""
+    if step.kind == "tune" and (named := tuned.named(graph).get(step.key)):
+        return f"tune {named.identifiers} {named.model}"
     training = graph.steps[dict(step.needs)["train"]] if "train" in dict(step.needs) else step
     if not isinstance(training.settings, TrainJob):
         return f"{step.kind} {step.key[:8]}"

@@ -9,8 +9,10 @@ import yaml
 from pydantic import Field, ValidationError
 from pydantic_core import ErrorDetails
 
+from orchestrator import tuning_settings
 from orchestrator.resources import Machines, Resources
 from orchestrator.source import Place, Source, read_source, suggestion
+from orchestrator.tuning_settings import TuningSettings, is_tuned
 from workers import settings as words
 from workers.corpus import settings as corpus_words
 from workers.corpus.settings import AnyCorpus, HfCorpus, PydocsCorpus
@@ -69,6 +71,8 @@ class Grid(Settings):
     inference: Axis[Budget]
     seeds: Axis[Seed] = (0,)
     training: TrainingSettings = TrainingSettings()
+    tuning: TuningSettings | None = None
+    """Of the learning rate, before the grid's trainings; they have the ladder's or the given ones where left out."""
     evaluation: EvaluationSettings = EvaluationSettings()
     resources: Resources = Resources()
     tracking: Tracking = Tracking()
@@ -135,6 +139,9 @@ def load(path: Path, overrides: Sequence[str] = ()) -> Loaded:
         raise source.error(("name",), f"{grid.name!r} is taken by the results folder itself")
     _check_models(grid, source)
     _check_batch(grid, source)
+    if grid.tuning is not None:
+        together = grid.resources.together
+        tuning_settings.check(grid.tuning, grid.models, grid.training, grid.evaluation, together, source)
     _check_together(grid, source)
     _check_distinct(grid, source)
     _check_only(grid, source)
@@ -188,7 +195,7 @@ def _short(value: object) -> str:
 
 def _known_keys() -> list[str]:
     """Every key of every block, for suggestions."""
-    blocks: list[type[Settings]] = [Grid, DataSettings, Resources, Machines, Tracking]
+    blocks: list[type[Settings]] = [Grid, DataSettings, Resources, Machines, Tracking, TuningSettings]
     known = [*vars(words).values(), *vars(corpus_words).values()]
     blocks += [item for item in known if isinstance(item, type) and issubclass(item, Settings)]
     return sorted({key for block in blocks for key in block.model_fields})
@@ -200,6 +207,8 @@ def _known_keys() -> list[str]:
 def _check_models(grid: Grid, source: Source) -> None:
     for position, model in enumerate(grid.models):
         if model.size is None:
+            if is_tuned(grid.tuning, model):
+                continue
             if model.learning_rate is None and grid.training.learning_rate is None:
                 message = f"is missing; a pretrained model has none of its own, and {model.label} is given none"
                 raise source.error(("training", "learning_rate"), message)

@@ -24,7 +24,8 @@ from results.store import Store
 from workers.settings import ProcessGroup
 
 Jobs = Mapping[str, str]
-"""Step kind -> `module:function`, called as `function(settings, **needs, out=folder)`."""
+"""Step kind -> `module:function`, called as `function(settings, **needs, out=folder)`; a study's is called for each of
+its trials, as `function(settings, looks, report, **needs, out=folder, group=group)`."""
 
 WORKER_JOBS: Jobs = {
     "corpus": "workers.corpus:prepare",
@@ -32,6 +33,7 @@ WORKER_JOBS: Jobs = {
     "embeddings": "workers.embeddings:prepare",
     "identifiers": "workers.identifiers:prepare",
     "baselines": "workers.baselines:prepare",
+    "tune": "workers.tuning:trial",
     "train": "workers.training:train",
     "score": "workers.evaluation:score",
     "search": "workers.evaluation:search",
@@ -166,8 +168,14 @@ def _follow(desk: Desk, step: Step, owner: str, place: Place, capture: bool) -> 
     return False
 
 
-def _call(desk: Desk, step: Step, out: Path, group: ProcessGroup | None) -> None:
-    module, _, name = desk.jobs[step.kind].partition(":")
+def function_of(kind: str, jobs: Jobs) -> Callable[..., None]:
+    """What does steps of a kind; imported only now."""
+    module, _, name = jobs[kind].partition(":")
     function: Callable[..., None] = getattr(import_module(module), name)
+    return function
+
+
+def _call(desk: Desk, step: Step, out: Path, group: ProcessGroup | None) -> None:
+    function = function_of(step.kind, desk.jobs)
     needs: dict[str, Any] = {role: desk.store.fetch(role, key) for role, key in step.needs}
     function(step.settings, **needs, out=out, **({"group": group} if group else {}))

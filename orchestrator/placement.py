@@ -23,6 +23,7 @@ from orchestrator.refusals import refuse_evaluation, refuse_ram, refuse_training
 from orchestrator.resources import SHARES, Resources
 from orchestrator.sizes import Sizes, sizes_of
 from orchestrator.steps import Graph, Step
+from orchestrator.tuning_settings import TuneJob
 from workers.models.shapes import count_parameters
 from workers.search_memory import SEARCH_SHARE, UNEVEN, SearchMemory
 from workers.settings import IdentifiersJob, ScoreJob, SearchJob, TrainingSettings, TrainJob, VectorIdentifiers
@@ -87,7 +88,7 @@ class _Chooser:
 
     def of(self, step: Step) -> Demand:
         """Of a step that is no evaluation."""
-        if isinstance(step.settings, TrainJob):
+        if isinstance(step.settings, TrainJob | TuneJob):  # of a study, what one of its trials takes
             return self._training(step, step.settings.training)
         gpus = 1.0 if self.kinds and _runs_a_model(step) else 0.0
         return Demand(cpus=self.resources.cpus_per_worker, gpus=gpus, memory=self._texts)

@@ -10,10 +10,10 @@ from typing import Any
 
 from rich.table import Table
 
-from orchestrator import attempts, failures, jobs
+from orchestrator import attempts, failures, jobs, tuned
 from orchestrator.grid import Loaded
 from orchestrator.rows import read_json
-from orchestrator.steps import RECIPES, Graph, Step, Trial, expand
+from orchestrator.steps import RECIPES, Graph, Step, Trial
 from results.leases import Leases
 from results.store import Store, first_line
 from workers import corpus as corpora
@@ -35,13 +35,13 @@ class Plan:
     """Steps that have failed for good before, with the record of it."""
     read_now: bool = False
     """Whether the corpus was read for this plan: the step is finished, and was not before."""
+    goals: frozenset[str] | None = None
+    """Steps that are wanted; those that rows are made of where left out."""
 
     @cached_property
     def new(self) -> tuple[Step, ...]:
-        """Steps to run, in order: those that rows are made of, and what these need, unless they are finished."""
-        wanted = {self.graph.baselines}
-        for trial in self.graph.trials:
-            wanted |= {trial.train, trial.score, trial.search}
+        """Steps to run, in order: those that are wanted, and what these need, unless they are finished."""
+        wanted = set(self.graph.outcomes if self.goals is None else self.goals)
         for key in reversed(self.graph.steps):
             if key in wanted and key not in self.finished:
                 wanted.update(needed for _, needed in self.graph.steps[key].needs)
@@ -72,7 +72,7 @@ def make_plan(
     """
     store = desk.store
     check_writable(loaded, store)
-    graph = expand(loaded.grid)
+    graph = tuned.expand_tuned(loaded.grid, store)
     corpus = graph.steps[graph.corpus]
     may_read = fetch or corpora.is_local(loaded.grid.corpus)
     reads = may_read and not store.is_finished("corpus", graph.corpus)
@@ -85,6 +85,7 @@ def make_plan(
         summary["name"] = corpora.name(loaded.grid.corpus)  # the step's own is that of the grid that came first
         check_held_out(loaded, summary)
         check_capacity(loaded, summary, store.fetch("corpus", graph.corpus))
+        tuned.check(loaded, summary, store.fetch("corpus", graph.corpus))
     return Plan(
         loaded=loaded,
         graph=graph,

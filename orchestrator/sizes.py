@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from orchestrator.steps import Graph, Step
+from orchestrator.tuning_settings import TuneJob
 from workers.models.ladder import rung_shape
 from workers.models.shapes import PRETRAINED, Shape
 from workers.settings import (
@@ -40,9 +41,9 @@ class Sizes:
 
 
 def sizes_of(graph: Graph, train: Step) -> Sizes | None:
-    """None where the model's shape is known only to the hub."""
+    """Of a training, or of those of a study; None where the model's shape is known only to the hub."""
     job, needs = train.settings, dict(train.needs)
-    assert isinstance(job, TrainJob)
+    assert isinstance(job, TrainJob | TuneJob)
     tokenizer, made = graph.steps[needs["tokenizer"]].settings, graph.steps[needs["identifiers"]].settings
     assert isinstance(tokenizer, TokenizerJob)
     assert isinstance(made, IdentifiersJob)

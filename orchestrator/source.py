@@ -27,6 +27,8 @@ LISTS: tuple[tuple[str, ...], ...] = (
     ("data", "pairs"),
     ("resources", "cluster"),
     ("corpus", "packages"),
+    ("tuning", "batch"),
+    ("tuning", "models"),
     ("identifiers", "*", "pairs"),
     ("identifiers", "*", "only", "models"),
     ("identifiers", "*", "only", "pairs"),

@@ -11,7 +11,8 @@ from rich.table import Table
 from orchestrator import attempts
 from orchestrator.grid import Loaded
 from orchestrator.plan import finished, plain_table
-from orchestrator.steps import RECIPES, Graph, Step, Trial, expand
+from orchestrator.steps import RECIPES, Graph, Step, Trial
+from orchestrator.tuned import expand_tuned
 from results.leases import Watch, living
 from results.store import Store
 
@@ -47,7 +48,7 @@ class Status:
 def read_status(loaded: Loaded, store: Store) -> Status:
     """Look at the results folder; nothing is written or started."""
     store.check_there()
-    graph = expand(loaded.grid)
+    graph = expand_tuned(loaded.grid, store)
     done = finished(store, graph)
     begun = {(kind, key) for kind in RECIPES for key in store.partial(kind)}
     alive = {driver.id for driver in living(store)}

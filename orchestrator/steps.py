@@ -5,17 +5,20 @@ evaluation depends on its training and never the other way round.
 """
 
 import hashlib
+import itertools
 import json
 from collections import Counter
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from functools import wraps
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any, TypeVar
 
 from orchestrator.grid import Grid, Point, points
 from orchestrator.labels import identifiers_label, init_label, safe
 from orchestrator.origins import identifiers_values, in_effect, origin
+from orchestrator.tuning_settings import Tuned, TuneJob, is_tuned
 from workers import corpus as corpora
 from workers.corpus.settings import CorpusSettings, HfCorpus
 from workers.errors import BadInput
@@ -44,6 +47,7 @@ RECIPES = {
     "embeddings": 1,
     "identifiers": 3,
     "baselines": 1,
+    "tune": 1,
     "train": 1,
     "score": 1,
     "search": 1,
@@ -96,6 +100,14 @@ class Graph:
     trials: tuple[Trial, ...]
     corpus: str
     baselines: str
+    tunes: dict[str, str] = field(default_factory=dict)
+    """Training -> the study that its learning rate is from, of trainings whose rate is tuned."""
+
+    @property
+    def outcomes(self) -> frozenset[str]:
+        """Steps that rows are made of."""
+        own = ((trial.train, trial.score, trial.search) for trial in self.trials)
+        return frozenset((self.baselines, *itertools.chain.from_iterable(own)))
 
     def count(self) -> Counter[str]:
         """Steps by kind."""
@@ -116,7 +128,7 @@ def key_of(kind: str, settings: Settings, needs: Mapping[str, str], **more: Any)
 def _decisive(settings: Settings) -> dict[str, Any]:
     """Settings as plain values, with those that no result depends on put to their defaults."""
     values = settings.model_dump(mode="json")
-    if isinstance(settings, TrainJob):
+    if isinstance(settings, TrainJob | TuneJob):
         values["training"] = _decisive_training(settings.training)
         values["model"]["pretrained"] = origin(values["model"]["pretrained"])
     elif isinstance(settings, TokenizerJob):
@@ -158,7 +170,8 @@ def recipe_of(graph: "Graph", trial: "Trial") -> str:
     """12 hex digits: trainings with the same ones differ in what a law is about, and in learning rate and seed, only.
 
     Hashed: tokenizer settings (none for a pretrained model, which brings its own), training settings but the
-    learning rate and what no result depends on, and how many workers train together.
+    learning rate and what no result depends on, and how many workers train together. Where the batch was tuned, its
+    choices stand in its place: each model has its own best one, and a law is about models at their best.
     """
     step = graph.steps[trial.train]
     tokens = graph.steps[dict(step.needs)["tokenizer"]].settings
@@ -167,11 +180,14 @@ def recipe_of(graph: "Graph", trial: "Trial") -> str:
     training = _decisive_training(step.settings.training)
     for name in ("learning_rate", "log_every", "checkpoint_every"):
         del training[name]
-    settings = {
+    settings: dict[str, Any] = {
         "tokenizer": tokens.tokenizer.model_dump(mode="json") if tokens.tokenizer else None,
         "training": training,
         "workers_per_training": step.workers,
     }
+    study = graph.steps[graph.tunes[trial.train]].settings if trial.train in graph.tunes else None
+    if isinstance(study, TuneJob) and study.batch:
+        settings["training"]["batch"] = list(study.batch)
     return hashlib.sha256(canonical(settings).encode()).hexdigest()[:12]
 
 
@@ -209,8 +225,10 @@ class _Builder:
 
     grid: Grid
     fingerprint: str
+    tuned: Mapping[str, Tuned]
     steps: dict[str, Step] = field(default_factory=dict)
     made: dict[tuple[Any, ...], Any] = field(default_factory=dict)
+    tunes: dict[str, str] = field(default_factory=dict)
 
     def add(self, kind: str, settings: Settings, needs: tuple[str, ...] = (), together: int = 1, **more: Any) -> str:
         roles = {self.steps[key].kind: key for key in needs}
@@ -254,17 +272,50 @@ class _Builder:
         return self.add("baselines", job, (self.corpus(), self.tokenizer((ladder or self.grid.models)[0])))
 
     @_once
-    def train(self, identifiers: AnyIdentifiers, model: ModelSettings, pairs: int, seed: int) -> str:
-        needs = (self.tokenizer(model), self.identifiers(identifiers, model), *self.embeddings(model))
-        job = TrainJob(
+    def tune(self, identifiers: AnyIdentifiers, model: ModelSettings) -> str:
+        """One study a model and kind: how fast identifiers of a kind can be learnt differs by what they are."""
+        tuning = self.grid.tuning
+        assert tuning is not None
+        training = self.grid.training.model_copy(update={"learning_rate": None})
+        if tuning.batch:
+            training = training.model_copy(update={"batch": TrainingSettings.model_fields["batch"].default})
+        job = TuneJob(
             model=_bare(model),
-            training=self.grid.training.model_copy(update={"learning_rate": learning_rate(self.grid, model)}),
-            pairs=pairs,
-            seed=seed,
+            training=training.model_copy(update={"epochs": tuning.epochs or training.epochs}),
+            first=learning_rate(self.grid, model),
+            batch=tuning.batch or (),
+            negatives=self.grid.evaluation.negatives if tuning.metric == "dev_cgl" else 1,
+            **tuning.model_dump(exclude={"models", "batch", "epochs"}),
         )
+        needs = (
+            self.corpus(),
+            self.tokenizer(model),
+            self.identifiers(identifiers, model),
+            *self.embeddings(model),
+        )
+        return self.add("tune", job, needs, **self._together())
+
+    @_once
+    def train(self, identifiers: AnyIdentifiers, model: ModelSettings, pairs: int, seed: int) -> str:
+        needs: tuple[str, ...] = (self.tokenizer(model), self.identifiers(identifiers, model), *self.embeddings(model))
+        values: dict[str, Any] = {"learning_rate": learning_rate(self.grid, model)}
+        study = self.tune(identifiers, model) if is_tuned(self.grid.tuning, model) else None
+        if study is not None and study in self.tuned:
+            values = self.tuned[study].model_dump(include={"learning_rate", "batch"}, exclude_none=True)
+        elif study is not None:  # of a key that will not be: what the rate is, nobody knows yet
+            values, needs = {"learning_rate": None}, (*needs, study)
+        job = TrainJob(
+            model=_bare(model), training=self.grid.training.model_copy(update=values), pairs=pairs, seed=seed
+        )
+        key = self.add("train", job, needs, **self._together())
+        if study is not None:
+            self.tunes[key] = study
+        return key
+
+    def _together(self) -> dict[str, int]:
+        """Sums over another number of workers round differently, and a checkpoint is split by them."""
         workers = self.grid.resources.together
-        # Sums over another number of workers round differently, and a checkpoint is split by them.
-        return self.add("train", job, needs, workers, **({"workers": workers} if workers > 1 else {}))
+        return {"together": workers, "workers": workers} if workers > 1 else {}
 
     @_once
     def score(self, identifiers: AnyIdentifiers, model: ModelSettings, train: str) -> str:
@@ -309,8 +360,12 @@ def _bare(model: ModelSettings) -> ModelSettings:
     return model.model_copy(update={"learning_rate": None, "embeddings": embeddings})
 
 
-def expand(grid: Grid) -> Graph:
+def expand(grid: Grid, tuned: Mapping[str, Tuned] = MappingProxyType({})) -> Graph:
     """All trials and steps of a grid; reads the corpus's fingerprint, not the corpus.
+
+    Args:
+        tuned: key of a finished study -> what it found. A training whose study is not there depends on the study,
+            and has a key that it will not have once the study has ended.
 
     Raises:
         BadInput: the corpus, or a model's folder, is not there or cannot be read.
@@ -319,14 +374,16 @@ def expand(grid: Grid) -> Graph:
         fingerprint = corpora.fingerprint(grid.corpus)
     except OSError as error:
         raise BadInput(f"corpus.path: cannot be read: {error.strerror}: {error.filename}") from None
-    builder = _Builder(grid=grid, fingerprint=fingerprint)
+    builder = _Builder(grid=grid, fingerprint=fingerprint, tuned=tuned)
     corpus, baselines = builder.corpus(), builder.baselines()
     name = safe(corpora.name(grid.corpus))
     trials: dict[str, Trial] = {}
     for point in points(grid):
         trial = _trial(builder, name, point)
         trials.setdefault(trial.trial, trial)
-    return Graph(steps=builder.steps, trials=tuple(trials.values()), corpus=corpus, baselines=baselines)
+    return Graph(
+        steps=builder.steps, trials=tuple(trials.values()), corpus=corpus, baselines=baselines, tunes=builder.tunes
+    )
 
 
 def _trial(builder: _Builder, corpus: str, point: Point) -> Trial:

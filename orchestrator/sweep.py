@@ -6,16 +6,16 @@ import subprocess
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import Literal
 
 from rich.console import Console
 
-from orchestrator import console, failures, forecast, jobs, live, plan, plan_view, status, tracking
+from orchestrator import console, failures, forecast, jobs, live, plan, plan_view, status, tracking, tuned
 from orchestrator.books import Books, read_rows, reader_of_trainings
-from orchestrator.driving import Drive, Pool
+from orchestrator.driving import Drive, Pool, Watch
 from orchestrator.estimates import Estimates, ranks
 from orchestrator.fitting import may_halve
 from orchestrator.fleet import Fleet
@@ -27,6 +27,7 @@ from orchestrator.placement import demands
 from orchestrator.progress import Progress
 from orchestrator.resources import nodes_of
 from orchestrator.scheduler import Scheduler
+from orchestrator.steps import Step
 from results.errors import BadAddress
 from results.leases import Leases
 from results.store import Store, open_store
@@ -92,7 +93,46 @@ def _carry_out(request: Request, loaded: Loaded, table: jobs.Jobs, law: Law) -> 
         return _show_plan(made, request.json)
     if request.failed != "keep":
         made = plan.forgive(made, restart=request.failed == "restart")
+    if undone := [step for step in tuned.studies(made.graph) if step.key not in made.finished | made.failed.keys()]:
+        if not tune(made, undone, desk, out):
+            say(f"stopped: {RESUME}")
+            return INTERRUPTED
+        made = plan.make_plan(loaded, desk, fetch=True)  # with what the studies have found
     return run(made, desk, out, law)
+
+
+def tune(made: plan.Plan, studies: Sequence[Step], desk: jobs.Desk, out: Console) -> bool:
+    """Do the studies, and before them the steps that they need; returns False where it was asked to stop before.
+
+    All else comes after: what a training is depends on what its study has found. What fails is in the store.
+    """
+    from orchestrator import tuning
+    from orchestrator.cluster import connected
+
+    grid, say = made.loaded.grid, partial(out.print, soft_wrap=True)
+    prepare = replace(made, goals=frozenset(key for step in studies for _, key in step.needs))
+    with _machine(prepare, desk, say) as machine:  # its workers end with it, for Tune starts its own
+        estimates = _estimates(prepare, machine)
+        with live.make_view(prepare, _progress(prepare, estimates), out, lambda: "") as view:
+            if not _drive(prepare, view, machine, estimates.seconds()):
+                return False
+        nodes, needed = machine.pool.nodes(), machine.demands
+    with connected(grid.resources), Leases(made.store) as leases, Interruption(say) as asked:
+        benches = {
+            step.key: tuning.Bench(
+                desk=desk,
+                demand=needed[step.key],
+                slots=tuning.slots(needed[step.key], nodes, grid.resources.workers),
+                max_failures=grid.resources.max_attempts - 1,
+                stop=asked,
+                say=say,
+            )
+            for step in studies
+        }
+        places = enumerate(studies, start=1)
+        names = {step.key: f"[{n}/{len(studies)}] {console.describe(made.graph, step)}" for n, step in places}
+        tuning.tune_all(studies, names, benches, StoreLedger(store=made.store, leases=leases))
+        return not asked()
 
 
 def _show_status(loaded: Loaded, store: Store, as_json: bool) -> int:
@@ -203,7 +243,7 @@ def _progress(made: plan.Plan, estimates: Estimates) -> Progress:
     return Progress(made.new, estimates, made.store, limit=made.loaded.grid.resources.workers)
 
 
-def _drive(made: plan.Plan, books: Books, machine: _Machine, cost: Mapping[str, float]) -> bool:
+def _drive(made: plan.Plan, watch: Watch, machine: _Machine, cost: Mapping[str, float]) -> bool:
     """Returns whether all steps have ended."""
     steps = {step.key: step for step in made.new}
     queue = Scheduler(
@@ -218,13 +258,13 @@ def _drive(made: plan.Plan, books: Books, machine: _Machine, cost: Mapping[str, 
     for step in made.new:
         if step.key in made.failed:
             for ended, outcome in queue.give_up(failure(step, made.failed[step.key])):
-                books.ended(ended, outcome)
+                watch.ended(ended, outcome)
     return Drive(
         scheduler=queue,
         fleet=machine.fleet,
         pool=machine.pool,
         ledger=machine.ledger,
-        watch=books,
+        watch=watch,
         asked_to_stop=machine.asked_to_stop,
     ).run()
 

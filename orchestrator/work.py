@@ -13,6 +13,7 @@ from orchestrator.lengths import Lengths
 from orchestrator.nodes import Demand
 from orchestrator.sizes import sizes_of
 from orchestrator.steps import Graph, Step
+from orchestrator.tuning_settings import TuneJob
 from workers.flops import inference_flops, training_flops
 from workers.models.shapes import PRETRAINED, Shape, count_parameters
 from workers.settings import (
@@ -75,12 +76,19 @@ class Work:
             hosted=self.hosted + other.hosted,
         )
 
+    def times(self, factor: float) -> "Work":
+        """So many times as much, one after the other."""
+        return Work(**{name: factor * amount for name, amount in vars(self).items()})
+
 
 def work_of(graph: Graph, step: Step, lengths: Lengths, demand: Demand) -> Work:
     """Of a step that is cut as `demand` says."""
     job = step.settings
     if isinstance(job, TrainJob):
         return _training(job, *_pair(graph, step, lengths), demand)
+    if isinstance(job, TuneJob):
+        one = TrainJob(model=job.model, training=job.training, pairs=job.pairs, seed=job.seed)
+        return _training(one, *_pair(graph, step, lengths), demand).times(job.trainings)
     if isinstance(job, ScoreJob | SearchJob):
         training = graph.steps[dict(step.needs)["train"]]
         shape, query, target = _pair(graph, training, lengths)
@@ -113,7 +121,7 @@ def shape_of(graph: Graph, training: Step) -> Shape:
 def _pair(graph: Graph, training: Step, lengths: Lengths) -> tuple[Shape, float, float]:
     """The model's shape, and tokens of a training pair's query (with its end) and identifier, on average."""
     job = training.settings
-    assert isinstance(job, TrainJob)
+    assert isinstance(job, TrainJob | TuneJob)
     identifiers, shape = identifiers_of(graph, training), shape_of(graph, training)
     query = lengths.query_tokens(shape.vocabulary)
     if isinstance(identifiers, SpanIdentifiers):

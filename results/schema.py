@@ -1,7 +1,7 @@
 """Columns of the Parquet tables that a sweep writes. Others rely on these names.
 
 `trials`: one row a trial. `queries`: one row a (trial, query). `curves`: one row a logged training step.
-`baselines`: one row a baseline of a corpus.
+`baselines`: one row a baseline of a corpus. `tuning`: one row a trial of a study of learning rates.
 """
 
 import pyarrow as pa
@@ -110,5 +110,39 @@ BASELINES = pa.schema(
         pa.field("n_documents", pa.int64()),
         pa.field("n_queries", pa.int64()),
         *_with_interval(METRICS),
+    ]
+)
+
+STUDY = (
+    *("grid", "study", "corpus", "corpus_hash", "identifiers", "family", "model", "n_params", "d_pairs", "epochs"),
+    *("metric", "chance"),
+)
+"""Columns of `tuning` that all trials of a study share."""
+
+TUNING = pa.schema(
+    [
+        pa.field("grid", pa.string()),
+        pa.field("study", pa.string()),  # key of the study's step
+        pa.field("corpus", pa.string()),
+        pa.field("corpus_hash", pa.string()),
+        pa.field("identifiers", pa.string()),
+        pa.field("family", pa.string()),
+        pa.field("model", pa.string()),
+        pa.field("n_params", pa.int64()),
+        pa.field("d_pairs", pa.int64()),
+        pa.field("epochs", pa.int64()),
+        pa.field("metric", pa.string()),  # dev_cgl | dev_nll
+        pa.field("chance", pa.float64()),  # CGL of a model that ignores the query; null for NLL
+        pa.field("number", pa.int64(), nullable=False),  # of the trial in its study, from 0
+        pa.field("learning_rate", pa.float64(), nullable=False),
+        pa.field("batch", pa.int64()),
+        pa.field("share", pa.float64()),  # of the training that was done when it was last looked at
+        pa.field("dev_loss", pa.float64()),  # then; `metric` over the dev queries
+        pa.field("shares", pa.list_(pa.float64())),  # whenever it was looked at
+        pa.field("dev_losses", pa.list_(pa.float64())),
+        pa.field("state", pa.string(), nullable=False),  # trained | stopped (early) | diverged | failed
+        pa.field("seconds", pa.float64()),  # from the choice of the values to the end
+        pa.field("is_own", pa.bool_()),  # the learning rate that the model has without a tuning
+        pa.field("is_chosen", pa.bool_()),  # the values that the grid's trainings have
     ]
 )

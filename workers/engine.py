@@ -6,6 +6,8 @@ pickle.
 """
 
 import os
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -166,6 +168,21 @@ def weights_are_finite(engine: deepspeed.DeepSpeedEngine) -> bool:
     """Whether no rank holds a weight, or its part of one under ZeRO stage 3, that is not finite."""
     parts = (getattr(parameter, "ds_tensor", parameter) for parameter in engine.module.parameters())
     return all_agree(all(bool(part.detach().isfinite().all()) for part in parts))
+
+
+@contextmanager
+def whole_model(engine: deepspeed.DeepSpeedEngine) -> Iterator[Any]:
+    """The model as every rank can read it within the block; every rank enters it. Under ZeRO stage 3 it is a copy,
+    because a spread one is whole only where its own forward pass is."""
+    model = engine.module.model
+    if engine.zero_optimization_stage() < 3:
+        yield model
+        return
+    with deepspeed.zero.GatheredParameters(list(model.parameters())):
+        state = {name: value.detach().clone() for name, value in model.state_dict().items()}
+    copy = type(model)(model.config).to(engine.device, model.dtype).eval()
+    copy.load_state_dict(state)
+    yield copy
 
 
 def save_weights(engine: deepspeed.DeepSpeedEngine, model: Any, folder: Path, group: ProcessGroup) -> None:

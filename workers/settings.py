@@ -295,6 +295,19 @@ class TrainJob(Settings):
     seed: Seed
 
 
+Metric = Literal["dev_cgl", "dev_nll"]
+
+
+class LookSettings(Settings):
+    """How a trial of a tuning is measured on its way, on the dev queries."""
+
+    shares: tuple[float, ...]
+    """Of the training, rising, in (0, 1]: when."""
+    metric: Metric
+    negatives: Count
+    """Of CGL."""
+
+
 class ScoreJob(Settings):
     """CGL and NLL of one training's checkpoint."""
 

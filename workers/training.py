@@ -3,6 +3,7 @@
 import json
 import math
 import time
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -29,6 +30,9 @@ from workers.warm import clear_up_after, forget
 
 ALONE = ProcessGroup()
 
+AfterStep = Callable[[int, Any], None]
+"""Called on every rank with the optimizer steps done and the engine; what it raises ends the training."""
+
 BUCKET = 50
 """Batches that are sorted by length together: no padding to speak of, and still a random order."""
 
@@ -52,6 +56,7 @@ def train(
     embeddings: Path | None = None,
     out: Path,
     group: ProcessGroup = ALONE,
+    after_step: AfterStep | None = None,
 ) -> None:
     """Train, logging to `curve.jsonl`; then write `weights/` and `metrics.json` and drop the optimizer's state.
 
@@ -72,7 +77,7 @@ def train(
         engine, start = checkpoints.restore(make, out, group, ds.layout(job.training, group))
         try:
             model = engine.module.model
-            end = _run(engine, job, plan, start, tokenized, ids, out, group)
+            end = _run(engine, job, plan, start, tokenized, ids, out, group, after_step)
             ds.save_weights(engine, model, out / "weights", group)
         finally:
             engine.destroy()
@@ -169,6 +174,7 @@ def _run(
     ids: IdentifierSet,
     out: Path,
     group: ProcessGroup,
+    after_step: AfterStep | None,
 ) -> Progress:
     """All optimizer steps that are left."""
     settings, progress = job.training, start
@@ -190,6 +196,8 @@ def _run(
         progress = Progress(step=done, seconds=start.seconds + time.perf_counter() - began, loss=loss)
         if curve is not None and (done % settings.log_every == 0 or last):
             curve.write(_curve_row(engine, progress, plan, job, norm))
+        if after_step is not None:
+            after_step(done, engine)
         if done % settings.checkpoint_every == 0 or stop or last:
             if not ds.weights_are_finite(engine):
                 raise Diverged(f"a weight is not finite after step {done} of {plan.steps}")

@@ -140,3 +140,9 @@ def load(folder: Path) -> Corpus:
         documents=tuple(Document(**row) for row in documents),
         queries=tuple(Query(**{**row, "docids": tuple(row["docids"])}) for row in queries),
     )
+
+
+def query_splits(folder: Path) -> list[str]:
+    """The split of every query that `write` wrote, in the order of the queries table, without reading the texts."""
+    splits: list[str] = pq.read_table(folder / "queries.parquet", columns=["split"])["split"].to_pylist()
+    return splits
