@@ -1,10 +1,12 @@
 """What follows when a step ends: rows of trials, curves, what is told to people and to W&B."""
 
 from collections import defaultdict
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Any
+
+import pyarrow as pa
 
 from orchestrator import failures, live, plan, rows, tracking, tuned
 from orchestrator.fleet import Fleet
@@ -106,12 +108,26 @@ class Books:
         """All steps of the trial have ended: its row is due."""
         if trial.trial not in self._written:
             row = rows.write_trial(self._store, self._grid, self.plan.graph, trial, self.errors, self.commit)
+            self._written.add(trial.trial)
             self.view.row(row)
         if trial.label in self._superseded:
             self.removed += rows.remove_superseded(self._store, self._grid, self._superseded[trial.label], trial)
         self._waiting[trial.train] -= 1
         if not self._waiting[trial.train]:
             self.tracker.ended(trial.train, [other.trial for other in self._trials_of[trial.train]])
+            self._drop_weights(trial.train)
+
+    def _drop_weights(self, train: str) -> None:
+        """The last evaluation that wants them is done; where one has failed, it may be tried again."""
+        wanted = {key for trial in self._trials_of[train] for key in (trial.train, trial.score, trial.search)}
+        kept = self.plan.loaded.grid.training.keep_weights or wanted & self.errors.keys()
+        if not kept and wanted - self.plan.finished:
+            self._store.drop("train", train, ["weights"])
+
+    def read_rows(self, columns: Sequence[str]) -> list[dict[str, Any]]:
+        """Some columns of the rows that are there, in the grid's order."""
+        there = [trial for trial in self.plan.graph.trials if trial.trial in self._written]
+        return read_table(self._store, self._grid, there).select(columns).to_pylist()
 
     def own_failures(self) -> list[str]:
         """Steps that failed of themselves, not for one that they needed."""
@@ -129,13 +145,13 @@ def reader_of_trainings(made: plan.Plan) -> Callable[[str], tracking.Training]:
         found: list[dict[str, Any]] = []
         for trial in sharing[train]:
             with suppress(FileNotFoundError, TornFile):  # it has not ended yet
-                found += read_rows(made.store, grid, [trial])
+                found += read_table(made.store, grid, [trial]).to_pylist()
         return tracking.describe(made.graph, sharing[train], rows.read_curve(made.store, train), found)
 
     return read
 
 
-def read_rows(store: Store, grid: str, trials: Iterable[Trial]) -> list[dict[str, Any]]:
+def read_table(store: Store, grid: str, trials: Iterable[Trial]) -> pa.Table:
     """The rows of some trials, in their order."""
     names = [rows.part(grid, "trials", trial.trial) for trial in trials]
-    return tables.read_parts(store, names, schema.TRIALS).to_pylist()
+    return tables.read_parts(store, names, schema.TRIALS)

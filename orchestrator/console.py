@@ -14,6 +14,12 @@ from orchestrator.rows import budget_name
 from orchestrator.steps import Graph, Step
 from workers.settings import SearchJob, TrainJob
 
+SHOWN = (
+    *("trial", "corpus", "identifiers", "family", "n_params", "d_pairs", "status"),
+    *("beams", "samples", "temperature", "views", "rerank", "max_new_tokens"),
+    *("cgl", "cgl_chance", "hit@1", "hit@10"),
+)
+"""Columns of trials that the tables here are made of."""
 PIPE_WIDTH = 240
 """Columns where the output is no terminal: tables are not cut to a screen that is not there."""
 EVERY_LINE = 300

@@ -105,6 +105,8 @@ class Fleet:
 
     limit: int | None = None
     """Workers that may work at once; None: as many as find room."""
+    side_by_side: bool = False
+    """Whether workers of one step must sit on one machine, because they meet in its files."""
 
     nodes: dict[str, Node] = field(default_factory=dict)
     workers: dict[int, Worker] = field(default_factory=dict)
@@ -179,7 +181,7 @@ class Fleet:
             if len(places) == demand.workers:
                 return_key = (len(stopped), *self._preference(node, demand))
                 options.append((return_key, node, places, stopped))
-            elif places and demand.workers > 1:
+            elif places and demand.workers > 1 and not self.side_by_side:
                 options.append(((1e9, -len(places)), node, places, stopped))
         options.sort(key=lambda option: option[0])
         chosen: list[tuple[str, tuple[int, ...]]] = []
@@ -313,7 +315,8 @@ class Fleet:
 
     def has_room(self, demand: Demand) -> bool:
         """Whether the demand would find room if all machines were empty."""
-        return sum(_Room.of(node).count(demand) for node in self.nodes.values()) >= demand.workers
+        counts = [_Room.of(node).count(demand) for node in self.nodes.values()]
+        return (max(counts, default=0) if self.side_by_side else sum(counts)) >= demand.workers
 
 
 def _fill(room: _Room, demand: Demand) -> list[tuple[int, ...]]:

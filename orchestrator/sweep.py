@@ -14,7 +14,7 @@ from typing import Literal
 from rich.console import Console
 
 from orchestrator import console, failures, forecast, jobs, live, plan, plan_view, status, tracking, tuned
-from orchestrator.books import Books, read_rows, reader_of_trainings
+from orchestrator.books import Books, reader_of_trainings
 from orchestrator.driving import Drive, Pool, Watch
 from orchestrator.estimates import Estimates, ranks
 from orchestrator.fitting import may_halve
@@ -204,7 +204,7 @@ def _machine(made: plan.Plan, desk: jobs.Desk, say: Callable[[str], None]) -> It
     with connected(resources), Leases(made.store) as leases, Interruption(say) as asked:
         pool = RayPool(desk, resources, say)
         try:
-            fleet = Fleet(limit=resources.workers)
+            fleet = Fleet(limit=resources.workers, side_by_side=not made.store.is_shared)
             fleet.update(pool.nodes())
             yield _Machine(
                 pool=pool,
@@ -224,7 +224,7 @@ def _demands(made: plan.Plan, nodes: Sequence[Node]) -> dict[str, Demand]:
         BadInput: a step has room on none of them.
     """
     found = demands(made.graph, made.loaded, nodes, made.summary)
-    empty = Fleet()
+    empty = Fleet(side_by_side=not made.store.is_shared)
     empty.update(nodes)
     for step in made.new:
         if not empty.has_room(found[step.key]):
@@ -284,7 +284,7 @@ def git_commit() -> str | None:
 def _show_end(books: Books, out: Console) -> None:
     made = books.plan
     name = made.loaded.grid.name
-    found = read_rows(made.store, name, made.graph.trials)
+    found = books.read_rows(console.SHOWN)
     out.print()
     if len(found) <= SHOWN_TRIALS:
         out.print(console.row_table(found))

@@ -33,6 +33,10 @@ class LocalStore(Store):
     def below(self, folder: str) -> "LocalStore":
         return LocalStore(root=self.root / folder)
 
+    @property
+    def is_shared(self) -> bool:
+        return True
+
     def shown(self, name: str) -> str:
         path = self.root / name
         return str(path.relative_to(Path.cwd())) if path.is_relative_to(Path.cwd()) else str(path)

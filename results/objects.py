@@ -51,6 +51,10 @@ class ObjectStore(Store):
     def address(self) -> str:
         return self.place.text()
 
+    @property
+    def is_shared(self) -> bool:
+        return False
+
     @cached_property
     def _remote(self) -> Remote:
         return Remote(address=self.place, patience=self.patience)

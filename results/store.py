@@ -54,6 +54,11 @@ class Store(ABC):
     def below(self, folder: str) -> "Store":
         """A folder in it as a results folder of its own, such as a grid's."""
 
+    @property
+    @abstractmethod
+    def is_shared(self) -> bool:
+        """Whether the folder that a step is worked on in is the same for processes of several machines."""
+
     @abstractmethod
     def shown(self, name: str) -> str:
         """For a person: where the file or folder is, relative to the current folder where it lies below it."""

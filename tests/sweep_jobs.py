@@ -106,6 +106,8 @@ def train(
         return
     line = {"step": 1, "steps": 1, "pairs": 2, "loss": 3.0, "learning_rate": 0.1, "gradient_norm": 1.0, "seconds": 0.1}
     (out / "curve.jsonl").write_text(json.dumps(line) + "\n")
+    (out / "weights").mkdir(exist_ok=True)
+    _write(out / "weights" / "config.json", {})
     if settings.seed == 17:
         os.kill(os.getpid(), signal.SIGKILL)
     metrics = {"n_params": 10, "n_total": 20, "d_pairs": settings.pairs, "train_seconds": 0.1, "peak_memory_bytes": 5}

@@ -46,7 +46,7 @@ def _check(fleet: Fleet, running: list[tuple[Demand, Seat]]) -> None:
 
 
 @given(st.integers(0, 10_000))
-@settings(max_examples=150)
+@settings(max_examples=150, deadline=None)
 def test_nothing_is_given_away_twice(seed: int) -> None:
     rng = random.Random(seed)
     fleet, nodes = Fleet(), [_node("a"), _node("b", gpus=2, cpus=3), _node("c", gpus=0)]
@@ -82,7 +82,7 @@ def test_nothing_is_given_away_twice(seed: int) -> None:
 
 
 @given(st.integers(0, 10_000))
-@settings(max_examples=100)
+@settings(max_examples=100, deadline=None)
 def test_who_is_refused_does_not_fit(seed: int) -> None:
     """Against trying every way to give GPUs to the workers of one machine."""
     rng = random.Random(seed)
@@ -138,6 +138,14 @@ def test_a_gang_sits_on_one_machine_where_one_has_room() -> None:
     spread = fleet.seat(Demand(workers=4, gpus=1))
     assert spread is not None
     assert {fleet.workers[worker].node for worker in spread.workers} == {"a", "c"}
+
+
+def test_workers_that_meet_in_a_machines_files_are_not_spread() -> None:
+    fleet = Fleet(side_by_side=True)
+    fleet.update([_node("a", gpus=2), _node("b", gpus=2)])
+    assert fleet.seat(Demand(workers=4, gpus=1)) is None
+    assert not fleet.has_room(Demand(workers=4, gpus=1))
+    assert fleet.seat(Demand(workers=2, gpus=1)) is not None
 
 
 def test_work_without_gpus_keeps_off_machines_that_have_some() -> None:

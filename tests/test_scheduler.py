@@ -38,6 +38,7 @@ def _drive(
 
 
 @given(st.integers(1, 4), st.integers(1, 5), st.integers(0, 4), st.integers(0, 99))
+@settings(deadline=None)
 def test_everything_runs_once_and_after_its_needs(cpus: int, trainings: int, budgets: int, seed: int) -> None:
     steps = graph(trainings, budgets)
     pool, notes = _drive(steps, [node(cpus=cpus)], seed=seed)
@@ -49,6 +50,7 @@ def test_everything_runs_once_and_after_its_needs(cpus: int, trainings: int, bud
 
 
 @given(st.integers(0, 99))
+@settings(deadline=None)
 def test_failures_take_their_dependents_and_nothing_else(seed: int) -> None:
     pool, notes = _drive(
         graph(4, 2), [node()], seed=seed, fate=lambda step, _: failures.DIVERGED if step.key == "train1" else ""
@@ -130,7 +132,7 @@ def test_longest_trainings_first() -> None:
 
 
 @given(st.integers(0, 99), st.sampled_from([2, 3, 4]))
-@settings(max_examples=40)
+@settings(max_examples=40, deadline=None)
 def test_gangs_train_together_and_stay_together(seed: int, cpus: int) -> None:
     steps = graph(5, 3)
     pool, notes = _drive(steps, [node(cpus=cpus)], demands=demands_of(steps, train=Demand(workers=2)), seed=seed)
@@ -165,7 +167,7 @@ def test_finished_steps_do_not_run() -> None:
 
 
 @given(st.integers(0, 999), st.integers(1, 4), st.integers(0, 3))
-@settings(max_examples=60)
+@settings(max_examples=60, deadline=None)
 def test_two_drivers_share_the_work_and_do_nothing_twice(seed: int, trainings: int, budgets: int) -> None:
     steps, held, failed = graph(trainings, budgets), {}, {}
     done: set[str] = set()

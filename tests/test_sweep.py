@@ -1,6 +1,7 @@
 """Whole sweeps on a real Ray, with stand-ins for the worker functions."""
 
 import json
+from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -104,6 +105,33 @@ def test_a_sweep_writes_rows_and_a_second_run_does_nothing(grid: Path, capsys: p
     assert len(added) == 2
     assert all(_store(grid).is_finished("search", key) for key in added)
     assert len(_rows(grid)) == 6
+
+
+def test_a_new_budget_runs_evaluations_only_and_a_new_cell_only_itself(grid: Path) -> None:
+    assert _run(grid, "data.pairs=10") == 0
+    before = _steps(grid)
+
+    def added(*overrides: str) -> Counter[str]:
+        known = _steps(grid).keys()
+        assert _run(grid, *overrides) == 0
+        folders = (grid.parent / "results" / "steps").glob("*/*")
+        return Counter(path.parent.name for path in folders if path.is_dir() and path.name not in known)
+
+    assert added("data.pairs=10", "inference.0.beams=[1, 4, 9, 16]") == {"search": 2}
+    assert added("data.pairs=[10, 30]") == {"train": 1, "score": 1, "search": 2}
+    assert added("data.pairs=[10, 30]") == {}
+    assert all(_steps(grid)[step] == when for step, when in before.items())
+
+
+def test_weights_go_with_the_last_evaluation_where_they_are_not_to_be_kept(grid: Path) -> None:
+    assert _run(grid, "seeds=[0, 13]", "data.pairs=10", "training.keep_weights=false") == 1
+    folders = [path for path in (grid.parent / "results" / "steps" / "train").iterdir() if "." not in path.name]
+    assert len(folders) == 1
+    assert not (folders[0] / "weights").exists()
+    assert json.loads((folders[0] / "dropped.json").read_text()) == ["weights"]
+    assert _run(grid, "seeds=1", "data.pairs=10") == 0
+    kept = [path for path in (grid.parent / "results" / "steps" / "train").iterdir() if (path / "weights").exists()]
+    assert len(kept) == 1
 
 
 def test_failures_become_rows_and_the_sweep_goes_on(grid: Path, capsys: pytest.CaptureFixture[str]) -> None:
