@@ -77,7 +77,7 @@ def main(arguments: list[str] | None = None) -> int:
         line.error("--json goes with --dry-run or --status")
     from laws.newest import newest_law
     from orchestrator.sweep import Request, carry_out
-    from results.errors import StorageRefused, StorageTrouble
+    from results.errors import LostLease, StorageRefused, StorageTrouble
     from workers.errors import BadInput
 
     find_project(options.grid)
@@ -97,6 +97,9 @@ def main(arguments: list[str] | None = None) -> int:
     except StorageTrouble as error:
         print(f"the results folder is out of reach: {error.strerror}", file=sys.stderr)
         return 2 if isinstance(error, StorageRefused) else 1
+    except (OSError, LostLease) as error:  # a full disk, say
+        print(f"{error}; nothing that is finished is lost: the same command goes on from here", file=sys.stderr)
+        return 1
 
 
 if __name__ == "__main__":

@@ -1,9 +1,11 @@
 """What follows when a step ends: rows of trials, curves, what is told to people and to W&B."""
 
-from collections import defaultdict
+import time
+from collections import defaultdict, deque
 from collections.abc import Callable, Iterable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any
 
 import pyarrow as pa
@@ -16,6 +18,11 @@ from orchestrator.steps import Step, Trial
 from results import schema, tables
 from results.errors import TornFile
 from results.store import Store
+
+AGAIN_SECONDS = 5.0
+"""Between two tries to write rows where the results folder is full or out of reach."""
+PATIENCE_SECONDS = 120.0
+"""For which that is tried at the end of a sweep."""
 
 
 @dataclass(kw_only=True)
@@ -33,6 +40,8 @@ class Books:
 
     def __post_init__(self) -> None:
         self._store, self._grid = self.plan.store, self.plan.loaded.grid.name
+        self._late: deque[Callable[[], None]] = deque()
+        self._again = 0.0
         self._superseded = rows.superseded(self._store, self._grid, self.plan.graph.trials)
         found = rows.whole_parts(self._store, self._grid, "trials", "status")
         self._written = {trial for trial, status in found.items() if status == ["done"]}
@@ -79,6 +88,8 @@ class Books:
     def tick(self, fleet: Fleet, scheduler: Scheduler) -> None:
         """Called a few times a second."""
         self.view.tick(fleet, scheduler)
+        if self._late and time.monotonic() > self._again:
+            self._write_late()
 
     def line(self, text: str) -> None:
         """Something that a person should know."""
@@ -89,16 +100,43 @@ class Books:
         if outcome.status == "failed":
             self.errors[step.key] = f"{outcome.kind}: {outcome.error}"
         if step.kind == "train":
-            rows.write_curve(self._store, self._grid, step.key)
+            self._write(lambda: rows.write_curve(self._store, self._grid, step.key))
         elif step.kind == "baselines" and outcome.status != "failed":
-            self._write_baselines()
+            self._write(self._write_baselines)
         self.view.ended(step, outcome)
         for trial in self._trials_of.get(step.key, ()):
             self._open[trial.trial].discard(step.key)
             if not self._open[trial.trial]:
-                self._close(trial)
+                self._write(partial(self._close, trial))
 
     # ---------------------------------------------------------------- rows
+
+    def _write(self, write: Callable[[], None]) -> None:
+        """Now, or later where the results folder is full or out of reach: in order, because a row comes last."""
+        self._late.append(write)
+        if len(self._late) == 1:
+            self._write_late()
+
+    def _write_late(self) -> None:
+        while self._late:
+            try:
+                self._late[0]()
+            except OSError as error:
+                self._again = time.monotonic() + AGAIN_SECONDS
+                self.line(f"rows wait to be written: {failures.short(error)}")
+                return
+            self._late.popleft()
+
+    def finish(self) -> None:
+        """Write what is still to be written, with patience. Raises OSError where it cannot be."""
+        until = time.monotonic() + PATIENCE_SECONDS
+        while self._late and time.monotonic() < until:
+            self._write_late()
+            if self._late:
+                time.sleep(AGAIN_SECONDS)
+        while self._late:
+            self._late[0]()
+            self._late.popleft()
 
     def _write_baselines(self) -> None:
         graph = self.plan.graph

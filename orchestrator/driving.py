@@ -12,6 +12,7 @@ from orchestrator.jobs import Outcome
 from orchestrator.nodes import Demand, Node, describe_demand, describe_nodes
 from orchestrator.scheduler import Scheduler, Task
 from orchestrator.steps import Step
+from results.errors import LostLease
 
 NODES_EVERY = 1.0
 """Seconds between looks at which machines there are."""
@@ -23,6 +24,8 @@ GRACE_SECONDS = 30.0
 """How long steps that were asked to stop may take to save what they have."""
 IDLE_SECONDS = 60.0
 """A worker that nothing waits for is kept warm for so long; then its memory, or its machine, is given back."""
+COMPLAINT_SECONDS = 60.0
+"""Between two complaints about the results folder."""
 NO_ROOM_SECONDS = 10.0
 """After so long with nothing running it is said what there is no room for."""
 
@@ -110,14 +113,26 @@ class Drive:
     interval: float = 0.5
 
     def __post_init__(self) -> None:
-        self._looked = self._heard = self._told = -float("inf")
+        self._looked = self._heard = self._told = self._complained = -float("inf")
         self._stalled: float | None = None
         self._idle_since: dict[int, float] = {}
 
     def run(self) -> bool:
-        """Returns whether every step has ended; False where it was asked to stop before."""
+        """Returns whether every step has ended; False where it was asked to stop before.
+
+        Raises:
+            LostLease: other drivers have declared this one dead, and may do what it did.
+        """
+        try:
+            return self._run()
+        except LostLease:
+            self._wind_up()
+            raise
+
+    def _run(self) -> bool:
         while not self.scheduler.is_over:
             if self.asked_to_stop():
+                self.watch.line("stopping: what runs saves what it has; once more ends it at once")
                 self._wind_up()
                 return self.scheduler.is_over
             self._look()
@@ -141,7 +156,8 @@ class Drive:
         for worker in lost:
             self.scheduler.forget(worker)
         self._let_idle_go()
-        self.pool.ask_for(self.scheduler.wanted())
+        limit = self.fleet.limit
+        self.pool.ask_for(self.scheduler.wanted()[:limit])  # running steps stand first in it
 
     def _let_idle_go(self) -> None:
         idle, now = set(self.fleet.idle), self.clock()
@@ -156,7 +172,7 @@ class Drive:
     def _begin(self, task: Task) -> bool:
         """Returns False where the task's workers are free again at once."""
         self.pool.dismiss(task.seat.stop)
-        answer = self.ledger.admit(task.step)
+        answer = self._admit(task.step)
         if isinstance(answer, str):
             workers = [self.fleet.workers[worker] for worker in task.seat.workers]
             self.pool.submit(task, workers, answer)
@@ -170,6 +186,20 @@ class Drive:
             self._tell(self.scheduler.settle(answer, self.clock()))
         return False
 
+    def _admit(self, step: Step) -> Outcome | str | None:
+        """As the ledger says; not now where the results folder is out of reach."""
+        try:
+            return self.ledger.admit(step)
+        except OSError as error:
+            self._complain(error)
+            return None
+
+    def _complain(self, error: OSError) -> None:
+        """The results folder is out of reach for the driver, or full: said once a minute."""
+        if self.clock() - self._complained > COMPLAINT_SECONDS:
+            self._complained = self.clock()
+            self.watch.line(f"storage: {failures.short(error)}; it is tried again")
+
     def _take_in(self, event: Event) -> None:
         task, outcome = event.task, event.outcome
         self.fleet.free(task.seat.workers)
@@ -177,14 +207,21 @@ class Drive:
             self.fleet.remove(worker)
             self.scheduler.forget(worker)
         if event.gone and outcome.status == "failed":
-            self.ledger.died(task.step, outcome)
+            self._note(lambda: self.ledger.died(task.step, outcome))
         over = self.scheduler.settle(outcome, self.clock())
         if not over and outcome.status == "failed" and outcome.kind != failures.INTERRUPTED:
             self.watch.retried(task, outcome)
         if over and outcome.status == "failed":
-            self.ledger.gave_up(task.step, outcome)
-        self.ledger.release(task.step)
+            self._note(lambda: self.ledger.gave_up(task.step, outcome))
+        self._note(lambda: self.ledger.release(task.step))
         self._tell(over)
+
+    def _note(self, write: Callable[[], None]) -> None:
+        """A note that only helps whoever comes later: the sweep goes on without it."""
+        try:
+            write()
+        except OSError as error:
+            self._complain(error)
 
     def _tell(self, over: Sequence[tuple[Step, Outcome]]) -> None:
         for step, outcome in over:
@@ -196,7 +233,12 @@ class Drive:
         if not self.scheduler.waits or began - self._heard < NEWS_EVERY:
             return
         put_off = [self.scheduler.steps[key] for key in self.scheduler.put_off_steps()]
-        for outcome in self.ledger.news(put_off):
+        try:
+            news = self.ledger.news(put_off)
+        except OSError as error:
+            self._complain(error)
+            news = []
+        for outcome in news:
             self._tell(self.scheduler.settle_elsewhere(outcome))
         spent = self.clock() - began
         self._heard = began + 20 * spent  # a slow store is not asked all the time

@@ -7,7 +7,6 @@ from workers.errors import BadInput, Diverged, Interrupted, out_of_memory, stora
 BAD_INPUT = "bad_input"
 DIVERGED = "diverged"
 OUT_OF_MEMORY = "out_of_memory"
-STORAGE = "storage"
 WORKER_DIED = "worker_died"
 NODE_LOST = "node_lost"
 TIMEOUT = "timeout"
@@ -16,11 +15,11 @@ INTERRUPTED = "interrupted"
 """Asked to stop: no failure, and the step goes on from where it was."""
 NEEDED_STEP = "needed_step"
 ERROR = "error"
-INTERRUPTED = "interrupted"
-"""No failure: the step was asked to stop and goes on later from where it was."""
 
 FINAL = frozenset({BAD_INPUT, DIVERGED, NEEDED_STEP})
 """Kinds that end the same way however often they are tried."""
+INTERRUPTED_SECONDS = 2.0
+"""A machine that is being taken away asks what runs on it to stop; a moment later it is gone."""
 STORAGE_ATTEMPTS = 12
 """A full disk, or a store that does not answer: with the pauses between them more than half an hour."""
 
@@ -55,7 +54,9 @@ def may_retry(kind: str, times: int, max_attempts: int) -> bool:
 
 def delay(kind: str, times: int) -> float:
     """Seconds to wait before the next try."""
-    return min(300.0, 2.0**times) if kind == STORAGE else 0.0
+    if kind == STORAGE:
+        return min(300.0, 2.0**times)
+    return INTERRUPTED_SECONDS if kind == INTERRUPTED else 0.0
 
 
 def one_line(error: BaseException) -> str:

@@ -2,7 +2,6 @@
 
 import signal
 import threading
-from collections.abc import Callable
 from types import FrameType
 from typing import Any
 
@@ -12,8 +11,7 @@ SIGNALS = (signal.SIGINT, signal.SIGTERM)
 class Interruption:
     """Within the context, whether it was asked to stop. A second signal raises KeyboardInterrupt."""
 
-    def __init__(self, say: Callable[[str], None]) -> None:
-        self._say = say
+    def __init__(self) -> None:
         self._asked = False
         self._before: dict[signal.Signals, Any] = {}
 
@@ -34,5 +32,4 @@ class Interruption:
     def _handle(self, number: int, frame: FrameType | None) -> None:
         if self._asked:
             raise KeyboardInterrupt
-        self._asked = True
-        self._say("stopping: what runs saves what it has; once more ends it at once")
+        self._asked = True  # and no more: a handler may come in the middle of a line that is printed

@@ -1,7 +1,7 @@
 """What drivers on one results folder tell each other: who is at which step, what has failed for good."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
 
 from orchestrator import attempts, failures
@@ -17,19 +17,16 @@ class StoreLedger:
 
     store: Store
     leases: Leases
-    contested: set[str] = field(default_factory=set)
-    """Steps that another driver was at."""
     _owners: int = 0
 
     def admit(self, step: Step) -> Outcome | str | None:
         """See `driving.Ledger`. Every attempt has an owner of its own, so that none commits another's work."""
         if not self.leases.take(step.kind, step.key):
-            self.contested.add(step.key)
             return None
         if self.store.is_finished(step.kind, step.key):
             self.release(step)
             return Outcome(key=step.key, status="cached")
-        if step.key in self.contested and (record := self.store.failed(step.kind).get(step.key)):
+        if (record := self.store.failure(step.kind, step.key)) is not None:
             self.release(step)
             return failure(step, record)
         self._owners += 1
@@ -55,7 +52,7 @@ class StoreLedger:
             for step in steps:
                 if step.kind == kind and step.key in done:
                     found.append(Outcome(key=step.key, status="cached"))
-                elif step.kind == kind and step.key in failed and step.key in self.contested:
+                elif step.kind == kind and step.key in failed:
                     found.append(failure(step, failed[step.key]))
         return found
 

@@ -1,5 +1,6 @@
 """What a person sees while a sweep runs: a live view on a terminal, plain lines elsewhere."""
 
+import math
 import threading
 import time
 from collections import Counter, defaultdict, deque
@@ -25,6 +26,10 @@ from orchestrator.steps import RECIPES, Step
 
 EVERY_LINE = 300
 """Steps up to which each one that ends gets a plain line; above, a line a second."""
+QUIET_SECONDS = 60.0
+"""After so long without a line there is one that says how it stands."""
+NOTE_SECONDS = 5.0
+"""Between two looks at the curve of a training that is shown."""
 RUNNING_SHOWN = 12
 NODES_SHOWN = 16
 LAW_EVERY = 60.0
@@ -34,9 +39,9 @@ LAW_EVERY = 60.0
 class PlainView:
     """One line a finished step at most."""
 
-    def __init__(self, plan: Plan, progress: Progress, console: Console) -> None:
-        self.plan, self.console, self.progress = plan, console, progress
-        self._last_line = 0.0
+    def __init__(self, plan: Plan, progress: Progress, console: Console, law: Callable[[], str]) -> None:
+        self.plan, self.console, self.progress, self.law = plan, console, progress, law
+        self._last_line = time.monotonic()
 
     def __enter__(self) -> "PlainView":
         return self
@@ -77,6 +82,18 @@ class PlainView:
         first = {key: fleet.workers.get(task.seat.workers[0]) for key, task in scheduler.running.items()}
         running = {key: worker.node for key, worker in first.items() if worker}
         self.progress.look(list(fleet.nodes.values()), running)
+        self._say_how_it_stands(fleet, scheduler)
+
+    def _say_how_it_stands(self, fleet: Fleet, scheduler: Scheduler) -> None:
+        """A line where there was none for a while."""
+        if time.monotonic() - self._last_line < QUIET_SECONDS or not scheduler.running:
+            return
+        running = len(scheduler.running)
+        waiting = sum(self.progress.total.values()) - sum(self.progress.ended.values()) - running
+        busy = sum(share(fleet, node) for node in fleet.nodes) / max(1, len(fleet.nodes))
+        said = [f"{running} running", f"{waiting} waiting", f"machines {busy:.0%} busy"]
+        said += [part for part in (self.progress.eta(), self.law()) if part]
+        self.line(f"[{self.progress.counts()}] {'; '.join(said)}")
 
     def line(self, text: str) -> None:
         """Print one line."""
@@ -142,9 +159,9 @@ class LiveView(PlainView):
     """Bars by step kind, machines, what runs now, the newest trials and law; redrawn in place."""
 
     def __init__(self, plan: Plan, progress: Progress, console: Console, law: Callable[[], str]) -> None:
-        super().__init__(plan, progress, console)
-        self._law = law
+        super().__init__(plan, progress, console, law)
         self._since: dict[str, float] = {}
+        self._notes: dict[str, tuple[float, str]] = {}
         self._rows: deque[Mapping[str, Any]] = deque(maxlen=8)
         self._used = Utilisation()
         self._live = Live(console=console, auto_refresh=False)
@@ -190,7 +207,7 @@ class LiveView(PlainView):
             parts += [Text(), self._running(fleet, scheduler)]
         if self._rows:
             parts += [Text(), row_table(list(self._rows))]
-        if law := self._law():
+        if law := self.law():
             parts += [Text(), Text(f"newest law: {law}")]
         return Group(*parts)
 
@@ -227,7 +244,7 @@ class LiveView(PlainView):
         tasks = list(scheduler.running.values())
         for task in tasks[:RUNNING_SHOWN]:
             step = task.step
-            note = progress(self.plan.store, step.key) if step.kind == "train" else ""
+            note = self._note(step.key) if step.kind == "train" else ""
             first = fleet.workers.get(task.seat.workers[0])
             where = fleet.nodes[first.node].name if first else ""
             since = duration(time.monotonic() - self._since.get(step.key, time.monotonic()))
@@ -236,9 +253,21 @@ class LiveView(PlainView):
             table.add_row(f"and {len(tasks) - RUNNING_SHOWN} more", "", "", "")
         return table
 
+    def _note(self, train: str) -> str:
+        """How far a training is, looked up now and then: an object store may take its time."""
+        when, note = self._notes.get(train, (-math.inf, ""))
+        if time.monotonic() - when > NOTE_SECONDS:
+            with suppress(OSError):
+                note = progress(self.plan.store, train)
+            self._notes[train] = (time.monotonic(), note)
+        return note
+
+    def _say_how_it_stands(self, fleet: Fleet, scheduler: Scheduler) -> None:
+        """The picture does."""
+
 
 def make_view(plan: Plan, progress: Progress, console: Console, law: Callable[[], str]) -> PlainView:
     """A live view on a terminal that can show one, plain lines elsewhere."""
     if console.is_terminal and not console.is_dumb_terminal:
         return LiveView(plan, progress, console, law)
-    return PlainView(plan, progress, console)
+    return PlainView(plan, progress, console, law)

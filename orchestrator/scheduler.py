@@ -18,6 +18,8 @@ from orchestrator.nodes import ANY, Demand
 from orchestrator.steps import Step
 
 EVALUATIONS = frozenset({"score", "search"})
+Heap = list[tuple[float, int, str]]
+"""(less is more urgent, place in the graph, key)"""
 WANTED = 1000
 """Steps that a cluster is asked to grow for at a time."""
 
@@ -61,9 +63,9 @@ class Scheduler:
         self._ends: dict[str, float] = {}  # running step -> when it is expected to end
         self._missing: dict[str, int] = {}
         self._dependents: dict[str, list[str]] = defaultdict(list)
-        self._prepare: list[tuple[float, int, str]] = []
-        self._train: dict[Demand, list[tuple[float, int, str]]] = {}
-        self._groups: dict[str, list[tuple[float, int, str]]] = {}
+        self._prepare: dict[Demand, Heap] = {}
+        self._train: dict[Demand, Heap] = {}
+        self._groups: dict[str, Heap] = {}
         self._owners: dict[str, int] = {}
         self._owned: dict[int, str] = {}
         self._later: list[tuple[float, int, str]] = []
@@ -95,13 +97,13 @@ class Scheduler:
 
     def ready(self) -> list[str]:
         """Steps that could run if there were room: the first of every size."""
-        heads = [heap[0][2] for heap in (self._prepare, *self._train.values()) if heap]
+        heads = [heap[0][2] for heap in (*self._prepare.values(), *self._train.values()) if heap]
         return heads + [group[0][2] for group in self._groups.values()]
 
     def wanted(self) -> list[Demand]:
         """What runs and what could run now takes, up to `WANTED` steps of it."""
-        ready = [key for heap in (self._prepare, *self._train.values()) for _, _, key in heap]
-        ready += [key for group in self._groups.values() for _, _, key in group]
+        heaps = (*self._prepare.values(), *self._train.values(), *self._groups.values())
+        ready = [key for heap in heaps for _, _, key in heap]
         running = [task.demand for task in self.running.values()]
         return running + [self.demand(key) for key in ready[:WANTED]]
 
@@ -110,7 +112,8 @@ class Scheduler:
         if step.kind in EVALUATIONS:
             heap = self._groups.setdefault(dict(step.needs)["train"], [])
         else:
-            heap = self._train.setdefault(self.demand(key), []) if step.kind == "train" else self._prepare
+            heaps = self._train if step.kind == "train" else self._prepare
+            heap = heaps.setdefault(self.demand(key), [])
         heapq.heappush(heap, (-self.priority.get(key, 0.0), self._order[key], key))
 
     def put_off(self, key: str, until: float) -> None:
@@ -145,10 +148,10 @@ class Scheduler:
         return chosen
 
     def _pick(self, round_: "_Round") -> tuple[str, Seat] | None:
-        if self._prepare and (seat := round_.seat(self.demand(self._prepare[0][2]))):
-            return heapq.heappop(self._prepare)[2], seat
+        if pick := self._pick_from(self._prepare, round_):
+            return pick
         self._hold_room(round_)
-        return self._pick_evaluation(round_) or self._pick_training(round_) or self._help(round_)
+        return self._pick_evaluation(round_) or self._pick_from(self._train, round_) or self._help(round_)
 
     def _pick_evaluation(self, round_: "_Round") -> tuple[str, Seat] | None:
         """The next of a worker's own training, else the first of a training that nobody evaluates yet."""
@@ -168,9 +171,9 @@ class Scheduler:
         key = self._groups[train][0][2]
         return round_.seat(self.demand(key), prefer=prefer, seconds=self.seconds.get(key))
 
-    def _pick_training(self, round_: "_Round") -> tuple[str, Seat] | None:
+    def _pick_from(self, heaps: Mapping[Demand, Heap], round_: "_Round") -> tuple[str, Seat] | None:
         """The most urgent that finds room; each size is asked once."""
-        for demand, heap in sorted(((one, heap) for one, heap in self._train.items() if heap), key=lambda one: one[1]):
+        for demand, heap in sorted(((one, heap) for one, heap in heaps.items() if heap), key=lambda one: one[1]):
             key = heap[0][2]
             seat = round_.seat(demand, seconds=self.seconds.get(key), key=key)
             if seat is not None:
@@ -233,7 +236,7 @@ class Scheduler:
             return self._finish(outcome)
         if outcome.kind == failures.INTERRUPTED:
             self.attempts[key] -= 1
-            self._make_ready(key)
+            heapq.heappush(self._later, (now + failures.delay(outcome.kind, 1), self._order[key], key))
             return []
         self._times[key, outcome.kind] += 1
         times = self._times[key, outcome.kind]
@@ -278,6 +281,17 @@ class Scheduler:
                 replace(outcome, key=dependent, kind=failures.NEEDED_STEP, error=reason, seconds=0.0)
                 for dependent in self._dependents.pop(one.key, ())
             )
+        return ended
+
+    def exclude(self, outcomes: Iterable[Outcome]) -> list[tuple[Step, Outcome]]:
+        """Steps that have failed for good before the sweep, with all that needs them; for before the first `assign`."""
+        ended = [one for outcome in outcomes for one in self.give_up(outcome)]
+        for heaps in (self._prepare, self._train, self._groups):
+            for name, heap in list(heaps.items()):
+                kept = [one for one in heap if one[2] not in self.failed]
+                heapq.heapify(kept)
+                heaps[name] = kept  # type: ignore[index]
+        self._groups = {train: heap for train, heap in self._groups.items() if heap}
         return ended
 
     def settle_elsewhere(self, outcome: Outcome) -> list[tuple[Step, Outcome]]:

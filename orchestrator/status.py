@@ -2,13 +2,14 @@
 
 import json
 from collections import Counter
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Literal
 
 from rich.console import Console
 from rich.table import Table
 
-from orchestrator import attempts
+from orchestrator import attempts, failures
 from orchestrator.grid import Loaded
 from orchestrator.plan import finished, plain_table
 from orchestrator.steps import RECIPES, Graph, Step, Trial
@@ -53,11 +54,14 @@ def read_status(loaded: Loaded, store: Store) -> Status:
     begun = {(kind, key) for kind in RECIPES for key in store.partial(kind)}
     alive = {driver.id for driver in living(store)}
     working = {key for kind in RECIPES for key, driver in Watch(store).holders(kind).items() if driver in alive}
+    failed = {key: record for kind in RECIPES for key, record in store.failed(kind).items()}
     states: dict[str, State] = {}
     notes: dict[str, str] = {}
     for key, step in graph.steps.items():
         states[key] = "done" if key in done else "waiting"
-        if key not in done and (step.kind, key) in begun:
+        if key not in done and key in failed:
+            states[key], notes[key] = "failed", _why(store, step, failed[key])
+        elif key not in done and (step.kind, key) in begun:
             states[key], notes[key] = _begun(store, step, key in working)
     return Status(graph=graph, name=loaded.grid.name, states=states, notes=notes)
 
@@ -67,10 +71,14 @@ def _begun(store: Store, step: Step, working: bool) -> tuple[State, str]:
     if working:
         return "running", progress(store, step.key)
     tried = attempts.read(store, step.kind, step.key)
-    if tried and tried[-1].status == "failed":
-        where = store.shown_step(step.kind, step.key)
-        return "failed", f"{tried[-1].error} (attempt {len(tried)}; see {where})"
+    if tried and tried[-1].status == "failed" and tried[-1].kind != failures.INTERRUPTED:
+        return "waiting", f"will be tried again after {tried[-1].kind}: {tried[-1].error}"
     return "waiting", "was interrupted; will resume"
+
+
+def _why(store: Store, step: Step, record: Mapping[str, Any]) -> str:
+    where = store.shown_step(step.kind, step.key)
+    return f"{record.get('kind')}: {record.get('error')} (see {where}; --retry-failed tries it again)"
 
 
 def progress(store: Store, train: str) -> str:

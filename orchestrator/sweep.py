@@ -117,7 +117,7 @@ def tune(made: plan.Plan, studies: Sequence[Step], desk: jobs.Desk, out: Console
             if not _drive(prepare, view, machine, estimates.seconds()):
                 return False
         nodes, needed = machine.pool.nodes(), machine.demands
-    with connected(grid.resources), Leases(made.store) as leases, Interruption(say) as asked:
+    with connected(grid.resources), Leases(made.store) as leases, Interruption() as asked:
         benches = {
             step.key: tuning.Bench(
                 desk=desk,
@@ -169,6 +169,7 @@ def run(made: plan.Plan, desk: jobs.Desk, out: Console, law: Law) -> int:
         books = Books(plan=made, view=view, tracker=tracker, commit=desk.git_commit)
         books.write_finished()
         finished = machine is None or _drive(made, books, machine, estimates.seconds())
+        books.finish()
     if books.removed:
         out.print(f"{books.removed} rows of the same trials under earlier settings were replaced")
     if tracker.report():
@@ -201,7 +202,7 @@ def _machine(made: plan.Plan, desk: jobs.Desk, say: Callable[[str], None]) -> It
     from orchestrator.cluster import RayPool, connected, is_own
 
     resources = made.loaded.grid.resources
-    with connected(resources), Leases(made.store) as leases, Interruption(say) as asked:
+    with connected(resources), Leases(made.store) as leases, Interruption() as asked:
         pool = RayPool(desk, resources, say)
         try:
             fleet = Fleet(limit=resources.workers, side_by_side=not made.store.is_shared)

@@ -174,6 +174,10 @@ class LocalStore(Store):
         keys = [name.removesuffix(FAILED) for name in self._scan(kind) if name.endswith(FAILED)]
         return {key: _record(self._kind(kind) / (key + FAILED)) for key in keys}
 
+    def failure(self, kind: str, key: str) -> dict[str, Any] | None:
+        path = self._kind(kind) / (key + FAILED)
+        return _record(path) if path.exists() else None
+
     def forgive(self, kind: str, key: str, *, restart: bool) -> None:
         if restart:
             for folder in self._begun(kind, key):

@@ -324,6 +324,12 @@ class ObjectStore(Store):
                 found[key] = json.loads(self._remote.read(_failed(kind, key)))
         return found
 
+    def failure(self, kind: str, key: str) -> dict[str, Any] | None:
+        with suppress(FileNotFoundError):
+            found: dict[str, Any] = json.loads(self._remote.read(_failed(kind, key)))
+            return found
+        return None
+
     def forgive(self, kind: str, key: str, *, restart: bool) -> None:
         if restart and not self.is_finished(kind, key):
             self._remote.delete_below(_begun(kind, key))

@@ -130,6 +130,10 @@ class Store(ABC):
         """Key -> record of the steps that have failed for good; a record that is not whole is empty."""
 
     @abstractmethod
+    def failure(self, kind: str, key: str) -> dict[str, Any] | None:
+        """The record of one step that has failed for good; None where it has not."""
+
+    @abstractmethod
     def forgive(self, kind: str, key: str, *, restart: bool) -> None:
         """Let a step that has failed be tried again, from where it was or (`restart`) from nothing."""
 

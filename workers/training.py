@@ -13,7 +13,7 @@ import numpy as np
 import torch
 from transformers import PreTrainedModel
 
-from results.files import write_json
+from results.files import sync, write_json
 from workers import checkpoints
 from workers import engine as ds
 from workers.checkpoints import Progress
@@ -29,6 +29,8 @@ from workers.tokenized import TokenizedCorpus
 from workers.warm import clear_up_after, forget
 
 ALONE = ProcessGroup()
+METRICS = "metrics.json"
+"""Written last: with it there, the training is done."""
 
 AfterStep = Callable[[int, Any], None]
 """Called on every rank with the optimizer steps done and the engine; what it raises ends the training."""
@@ -64,6 +66,8 @@ def train(
     whole checkpoint. Raises BadInput where D is more than there is or the batch cannot be cut, Diverged at the first
     loss, gradient or weight that is not finite, and Interrupted, its checkpoint saved, where a rank was asked to stop.
     """
+    if (out / METRICS).exists():
+        return  # an earlier attempt had done all, and did not come to hand it in
     forget()
     reuse_freed_memory()
     with clear_up_after():
@@ -82,7 +86,8 @@ def train(
         finally:
             engine.destroy()
     if group.rank == 0:
-        write_json(out / "metrics.json", _metrics(job, plan, ids, model, end, group))
+        sync(out / "weights")
+        write_json(out / METRICS, _metrics(job, plan, ids, model, end, group))
         checkpoints.remove(out)
     ds.wait_for_all()
 

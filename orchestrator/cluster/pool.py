@@ -31,7 +31,7 @@ from workers import stopping
 GRACE_SECONDS = 10.0
 """How long the others of a gang may take to end by themselves after one of them has failed."""
 FAILED_STARTS = 5
-"""Workers in a row that may fail to start before the sweep gives up."""
+"""Workers in a row that may fail to start on a machine before it is left alone."""
 SLOW_START_SECONDS = 30.0
 """After so long a worker that has not started is told of: somebody else may hold the node's cores."""
 
@@ -72,6 +72,8 @@ class _Flight:
     """Rank -> outcome."""
     gone: set[int] = field(default_factory=set)
     """Workers whose processes are of no more use."""
+    limit: float | None = None
+    """Seconds from when all its workers are up."""
     deadline: float = math.inf
     """When ranks that are still out are ended."""
     late: jobs.Outcome | None = None
@@ -87,21 +89,30 @@ class RayPool:
         self._nodes_of: dict[int, str] = {}
         self._starting: dict[int, tuple[Any, float]] = {}
         self._flying: dict[Any, tuple[_Flight, int]] = {}
-        self._failed_starts = 0
+        self._bad_starts: dict[str, int] = {}
+        """Node -> workers in a row that did not start there."""
+        self._reason = ""
+        self._stopping = False
+        self._told: set[int] = set()
+        """Workers of which it was said that they do not start."""
         self._asked: list[dict[str, float]] = []
         self._nodes = Machines()
 
     def nodes(self) -> Sequence[Node]:
-        """The machines that are there now."""
-        return self._nodes.there()
+        """The machines that are there now, but for those on which workers do not start.
+
+        Raises:
+            failures.NoWorkers: they start on none.
+        """
+        there = self._nodes.there()
+        good = [node for node in there if self._bad_starts.get(node.id, 0) < FAILED_STARTS]
+        if there and not good:
+            raise failures.NoWorkers(f"workers do not start: {self._reason}")
+        return good
 
     def submit(self, task: Task, workers: Sequence[Worker], owner: str) -> None:
         """Begin the attempt on the workers of its seat; rank 0 is the first. Those that are new are started."""
-        flight = _Flight(task=task)
-        limit = self._resources.timeout.of(task.step.kind)
-        if limit is not None:
-            flight.deadline = time.monotonic() + limit
-            flight.late = _failed(task, failures.TIMEOUT, f"not done after {limit:g} s (resources.timeout)")
+        flight = _Flight(task=task, limit=self._resources.timeout.of(task.step.kind))
         token = uuid4().hex
         for rank, worker in enumerate(workers):
             if worker.id not in self._actors:
@@ -132,7 +143,7 @@ class RayPool:
 
     def wait(self, timeout: float) -> list[Event]:
         """See `driving.Pool`."""
-        self._tell_slow_starts()
+        self._look_at_starts()
         if not self._flying:
             time.sleep(timeout)
             return []
@@ -168,20 +179,20 @@ class RayPool:
         except ActorDiedError as error:
             return self._dead(error, task, worker), True
         except (ActorUnavailableError, RayError) as error:
-            return _failed(task, failures.NODE_LOST, failures.short(error)), True
-        self._failed_starts = 0
-        return outcome, False
+            return self._dead(error, task, worker), True
+        self._bad_starts.pop(self._nodes_of[worker], None)
+        interrupted = outcome.kind == failures.INTERRUPTED and not self._stopping
+        return outcome, interrupted  # its process was asked to stop, and would stop whatever else it is given
 
-    def _dead(self, error: ActorDiedError, task: Task, worker: int) -> jobs.Outcome:
+    def _dead(self, error: RayError, task: Task, worker: int) -> jobs.Outcome:
         """Of a process that is gone: with its node, before it began, or by itself."""
-        text = failures.short(error)
-        if "creation task" in str(error):
-            self._failed_starts += 1
-            if self._failed_starts >= FAILED_STARTS:
-                raise failures.NoWorkers(f"workers do not start: {text}") from error
-            return _failed(task, failures.NODE_LOST, f"the worker did not start: {text}")
-        if "node" in str(error) and not self._nodes.is_alive(self._nodes_of[worker]):
+        text, node = failures.short(error), self._nodes_of[worker]
+        if not self._nodes.is_alive(node):
             return _failed(task, failures.NODE_LOST, "its node is gone")
+        if "creation task" in str(error):
+            self._bad_starts[node] = self._bad_starts.get(node, 0) + 1
+            self._reason = text
+            return _failed(task, failures.NODE_LOST, f"the worker did not start: {text}")
         return _failed(task, failures.WORKER_DIED, f"the worker died: {text}")
 
     def _close(self, flight: _Flight) -> Event | None:
@@ -196,6 +207,11 @@ class RayPool:
     def _end_overdue(self) -> list[Event]:
         """End the workers of attempts whose time is up."""
         now = time.monotonic()
+        for flight, _ in self._flying.values():
+            if flight.limit is not None and not self._starting.keys() & set(flight.task.seat.workers):
+                flight.deadline = min(flight.deadline, now + flight.limit)
+                why = f"not done after {flight.limit:g} s (resources.timeout)"
+                flight.late, flight.limit = flight.late or _failed(flight.task, failures.TIMEOUT, why), None
         overdue = [(reference, *one) for reference, one in self._flying.items() if one[0].deadline < now]
         events: list[Event] = []
         for reference, flight, rank in overdue:
@@ -208,7 +224,7 @@ class RayPool:
             events += [event] if (event := self._close(flight)) else []
         return events
 
-    def _tell_slow_starts(self) -> None:
+    def _look_at_starts(self) -> None:
         if not self._starting:
             return
         up, _ = ray.wait([ready for ready, _ in self._starting.values()], num_returns=len(self._starting), timeout=0)
@@ -216,8 +232,8 @@ class RayPool:
         for worker, (ready, since) in list(self._starting.items()):
             if ready in up:
                 del self._starting[worker]
-            elif now - since > SLOW_START_SECONDS:
-                del self._starting[worker]
+            elif now - since > SLOW_START_SECONDS and worker not in self._told:
+                self._told.add(worker)
                 name = self._nodes.name(self._nodes_of[worker])
                 self._say(
                     f"a worker on {name} has not started for {now - since:.0f} s; does another job hold its cores?"
@@ -232,6 +248,7 @@ class RayPool:
 
     def stop(self) -> None:
         """Ask all that runs to save what it has and end."""
+        self._stopping = True
         for worker in {worker for flight, _ in self._flying.values() for worker in flight.task.seat.workers}:
             if worker in self._actors:
                 self._actors[worker].stop.remote()
