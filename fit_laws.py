@@ -3,7 +3,6 @@
 import argparse
 import os
 import sys
-from pathlib import Path
 
 from laws.command import run
 from laws.study import DEFAULT_METRICS
@@ -37,12 +36,11 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument(
         "folders",
         nargs="*" if results else "+",
-        type=Path,
-        default=[Path(results)] if results else None,
+        default=[results] if results else None,
         metavar="FOLDER",
-        help="results folders or grids' own; GRIDLAW_RESULTS by default, where it is set",
+        help="results folders or grids' own, or s3://bucket/folder; GRIDLAW_RESULTS by default, where it is set",
     )
-    parser.add_argument("--out", type=Path, metavar="DIR", help="where to write; FOLDER/report of the first by default")
+    parser.add_argument("--out", metavar="DIR", help="where to write; FOLDER/report of the first by default")
     parser.add_argument(
         "--metric",
         action="append",

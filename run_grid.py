@@ -77,6 +77,7 @@ def main(arguments: list[str] | None = None) -> int:
         line.error("--json goes with --dry-run or --status")
     from laws.newest import newest_law
     from orchestrator.sweep import Request, carry_out
+    from results.errors import StorageRefused, StorageTrouble
     from workers.errors import BadInput
 
     find_project(options.grid)
@@ -93,6 +94,9 @@ def main(arguments: list[str] | None = None) -> int:
     except BadInput as error:
         print(error, file=sys.stderr)
         return 2
+    except StorageTrouble as error:
+        print(f"the results folder is out of reach: {error.strerror}", file=sys.stderr)
+        return 2 if isinstance(error, StorageRefused) else 1
 
 
 if __name__ == "__main__":

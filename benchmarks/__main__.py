@@ -21,7 +21,7 @@ from pathlib import Path
 
 from benchmarks.rows import Options, Row, Skipped, as_json, machine, show
 
-AREAS = {"decoding": "benchmarks.decoding"}
+AREAS = {"decoding": "benchmarks.decoding", "orchestration": "benchmarks.orchestration"}
 """Modules with `PARTS` and `measure(Options)`, which yields rows and what it skipped; imported when asked for."""
 
 
@@ -34,6 +34,7 @@ def parser() -> argparse.ArgumentParser:
     line.add_argument("--part", dest="parts", action="append", default=[], help="only this part; may be repeated")
     line.add_argument("--quick", action="store_true", help="small sizes, to see that it runs; figures mean nothing")
     line.add_argument("--squad", metavar="FILE", type=Path, help="jsonl with `text`: measure on natural text too")
+    line.add_argument("--figures", metavar="DIR", type=Path, help="draw what is drawn (timelines) into this folder")
     line.add_argument("--json", action="store_true", help="print a list of rows as JSON")
     return line
 
@@ -54,7 +55,7 @@ def main(arguments: list[str] | None = None) -> int:
     import torch
 
     torch.set_num_threads(1)
-    chosen = Options(quick=options.quick, parts=tuple(options.parts), squad=options.squad)
+    chosen = Options(quick=options.quick, parts=tuple(options.parts), squad=options.squad, figures=options.figures)
     found = [each for module in modules for each in _reported(module.measure(chosen))]
     rows = [each for each in found if isinstance(each, Row)]
     skipped = [each for each in found if isinstance(each, Skipped)]

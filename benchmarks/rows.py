@@ -48,6 +48,8 @@ class Options:
     """Parts of an area to measure; all where empty."""
     squad: Path | None = None
     """A jsonl file with `text`, plain or compressed, to measure on natural text too."""
+    figures: Path | None = None
+    """A folder for pictures, where an area draws some."""
 
 
 def cost(name: str, value: float, unit: str, baseline: float, goal: float | None = None) -> Row:

@@ -2,8 +2,10 @@
 
 import os
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 from rich.console import Console
 from rich.markup import escape
@@ -16,13 +18,16 @@ from laws.points import describe, groups, label
 from laws.study import Finding, study, unasked
 from laws.tables import BadTable, Tables, read_tables
 from results.dashboard import Place
+from results.errors import BadAddress
+from results.local import LocalStore
+from results.store import Store, open_store
 
 ROOM_FOR_WHY = 100
 """Columns of a terminal below which the reasons would stand a word a line: the report has them."""
 _COLOURS = {"supported": "green", "weak": "yellow", "under-determined": "blue", "no law": "red"}
 
 
-def run(folders: Sequence[Path], out: Path | None, metrics: Sequence[str], place: Place | None = None) -> int:
+def run(folders: Sequence[str], out: str | None, metrics: Sequence[str], place: Place | None = None) -> int:
     """Fit everything in the folders and write the report; the exit code.
 
     0: all well. 1: no law can be given: all verdicts are `no law`, or none could be asked for.
@@ -31,26 +36,53 @@ def run(folders: Sequence[Path], out: Path | None, metrics: Sequence[str], place
     Args:
         place: where in W&B the report is shown too; what becomes of it there does not change the exit code.
     """
-    out = out or folders[0] / "report"
+    sent = ""
     try:
         tables = read_tables(folders)
+        target = open_store(out) if out else open_store(folders[0]).below("report")
         findings = study(tables, metrics)
-        page = report.write(tables, findings, out)
-    except BadTable as error:
+        with _workplace(target) as made:
+            report.write(tables, findings, made)
+            _publish(made, target)
+            if place is not None:
+                sent = send(place, tables, findings, made)
+    except (BadTable, BadAddress) as error:
         return _refuse(str(error))
     except OSError as error:
-        return _refuse(f"{error.filename or out}: {error.strerror or error}")
+        return _refuse(f"{error.filename or out or folders[0]}: {error.strerror or error}")
     # a terminal and COLUMNS say how wide; a file or a pipe does not
     console = Console(width=None if sys.stdout.isatty() or "COLUMNS" in os.environ else 120)
     _print(console, tables, findings)
-    for name, path in (("report", page), ("laws", out / "laws.json"), ("figures", out / "figures")):
-        console.print(f"{name:8} {path}", markup=False, highlight=False, soft_wrap=True)
-    if place is not None:
-        console.print(f"wandb    {send(place, tables, findings, out)}", markup=False, highlight=False, soft_wrap=True)
+    for what, name in (("report", "report.html"), ("laws", "laws.json"), ("figures", "figures")):
+        console.print(f"{what:8} {target.shown(name)}", markup=False, highlight=False, soft_wrap=True)
+    if sent:
+        console.print(f"wandb    {sent}", markup=False, highlight=False, soft_wrap=True)
     if not any(finding.could_be_asked and finding.verdict.word != "no law" for finding in findings):
         print("fit_laws: no law can be given: " + _why_none(tables, findings), file=sys.stderr)
         return 1
     return 0
+
+
+@contextmanager
+def _workplace(target: Store) -> Iterator[Path]:
+    """The report's folder on this machine: its own, or one that is published from."""
+    if isinstance(target, LocalStore):
+        yield target.root
+    else:
+        with TemporaryDirectory(prefix="report-") as made:
+            yield Path(made)
+
+
+def _publish(made: Path, target: Store) -> None:
+    """Copy the report to where it belongs, the page last, and remove figures of an earlier one."""
+    if isinstance(target, LocalStore):
+        return
+    names = sorted(str(path.relative_to(made)) for path in made.rglob("*") if path.is_file())
+    for name in sorted(names, key=lambda name: name == "report.html"):
+        target.put_file(name, made / name)
+    for name in target.listing("figures"):
+        if f"figures/{name}" not in names:
+            target.delete(f"figures/{name}")
 
 
 def _refuse(line: str) -> int:

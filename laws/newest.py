@@ -1,7 +1,5 @@
 """The newest law of a sweep that still runs, in one line."""
 
-from pathlib import Path
-
 from laws.fitting import Options
 from laws.study import Finding, study
 from laws.tables import BadTable, read_tables
@@ -15,8 +13,8 @@ WORDS = ("supported", "weak", "under-determined")
 def newest_law(folder: str, options: Options = QUICK) -> str:
     """The best-founded law of the CGL in a grid's rows so far, with its verdict; nothing before one can be given."""
     try:
-        findings = study(read_tables([Path(folder)]), ("cgl",), options)
-    except BadTable:
+        findings = study(read_tables([folder]), ("cgl",), options)
+    except (BadTable, OSError):
         return ""
     told = [finding for finding in findings if finding.law is not None and finding.verdict.word in WORDS]
     if not told:

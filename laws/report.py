@@ -290,7 +290,7 @@ def provenance(tables: Tables) -> dict[str, Any]:
     newest = max(done, key=lambda trial: trial.finished, default=None)
     corpora = {(trial.corpus, trial.corpus_hash, trial.n_documents) for trial in tables.trials}
     return {
-        "folders": [folder.name or str(folder) for folder in tables.folders],
+        "folders": list(tables.folders),
         "grids": sorted({trial.grid for trial in tables.trials}),
         "corpora": [
             {"corpus": corpus, "hash": corpus_hash, "documents": documents}

@@ -8,10 +8,13 @@ from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
-import pyarrow.parquet as pq
 
 from laws.tuning import Study, studies_of
+from results.errors import BadAddress, TornFile
+from results.local import LocalStore
 from results.schema import BASELINES, LOSSES, METRICS, TRIALS, TUNING
+from results.store import Store, first_line, open_store
+from results.tables import parts, read_each
 
 NEEDED = ("trial", "corpus", "identifiers", "family", "n_params", "d_pairs", "status")
 """Without these columns a table of trials says nothing about a law."""
@@ -109,7 +112,8 @@ class Baseline:
 class Tables:
     """Everything that was read."""
 
-    folders: tuple[Path, ...]
+    folders: tuple[str, ...]
+    """Names of what was read: the last parts of its paths or addresses."""
     trials: tuple[Trial, ...]
     """Usable and failed ones, each (training, evaluation, budget) once."""
     baselines: tuple[Baseline, ...]
@@ -124,38 +128,46 @@ class Tables:
         return tuple(trial for trial in self.trials if trial.status != "done")
 
 
-def grid_folders(folder: Path) -> list[Path]:
-    """The grids' folders at or directly below `folder`. Raises BadTable where there is none."""
-    if not folder.is_dir():
+def grid_folders(folder: str | Path) -> list[Store]:
+    """The grids' own folders: the folder itself, or those directly below it. Raises BadTable where there is none."""
+    try:
+        store = open_store(folder)
+    except BadAddress as error:
+        raise BadTable(str(error)) from None
+    if isinstance(store, LocalStore) and not store.root.is_dir():
         raise BadTable(f"{folder}: no such folder")
-    if (folder / "trials").is_dir():
-        return [folder]
-    found = sorted(entry for entry in folder.iterdir() if (entry / "trials").is_dir())
+    store.check_there()
+    there = store.listing("")
+    if "trials" in there:
+        return [store]
+    found = [store.below(name) for name in there if not name.startswith(".") and "trials" in store.listing(name)]
     if not found:
-        raise BadTable(f"{folder}: no trials here; expected {folder / '<grid>' / 'trials' / '*.parquet'}")
+        raise BadTable(f"{folder}: no trials here; expected {store.below('<grid>').shown('trials/*.parquet')}")
     return found
 
 
-def read_tables(folders: Sequence[Path]) -> Tables:
-    """Read every grid under the folders. Raises BadTable, with one line that names what is wrong."""
+def read_tables(folders: Sequence[str | Path]) -> Tables:
+    """Read every grid under the folders, which may be addresses in an object store.
+
+    Raises:
+        BadTable: one line that names what is wrong.
+        OSError: the storage cannot be reached.
+    """
     grids = list(dict.fromkeys(grid for folder in folders for grid in grid_folders(folder)))
     trials: list[Trial] = []
     baselines: dict[tuple[str, str, str], Baseline] = {}
     tuning: list[dict[str, Any]] = []
     for grid in grids:
-        for part in sorted((grid / "trials").glob("*.parquet")):
-            trials += [_trial(row, grid.name) for row in _read(part, TRIALS, NEEDED)]
-        for part in sorted((grid / "baselines").glob("*.parquet")):
-            for row in _read(part, BASELINES, ("corpus", "baseline")):
-                baseline = _baseline(row)
-                baselines[baseline.corpus, baseline.corpus_hash, baseline.baseline] = baseline
-        for part in sorted((grid / "tuning").glob("*.parquet")):
-            tuning += _read(part, TUNING, ("study", "number", "learning_rate", "state", "is_chosen"))
+        trials += [_trial(row, grid.name) for row in _read(grid, "trials", TRIALS, NEEDED)]
+        for row in _read(grid, "baselines", BASELINES, ("corpus", "baseline")):
+            baseline = _baseline(row)
+            baselines[baseline.corpus, baseline.corpus_hash, baseline.baseline] = baseline
+        tuning += _read(grid, "tuning", TUNING, ("study", "number", "learning_rate", "state", "is_chosen"))
     if not trials:
-        raise BadTable(f"{', '.join(map(str, grids))}: no trials yet")
+        raise BadTable(f"{', '.join(grid.address for grid in grids)}: no trials yet")
     unique = _once(trials)
     return Tables(
-        folders=tuple(folders),
+        folders=tuple(open_store(folder).name for folder in folders),
         trials=unique,
         baselines=tuple(baselines.values()),
         duplicates=len(trials) - len(unique),
@@ -176,13 +188,19 @@ def _once(trials: Iterable[Trial]) -> tuple[Trial, ...]:
     return tuple(sorted(newest.values(), key=lambda trial: (trial.grid, trial.trial)))
 
 
-def _read(part: Path, schema: pa.Schema, needed: Sequence[str]) -> list[dict[str, Any]]:
-    """Rows of one Parquet part, cast to the schema; columns that it lacks and that are not needed are null."""
+def _read(grid: Store, folder: str, schema: pa.Schema, needed: Sequence[str]) -> list[dict[str, Any]]:
+    """Rows of all Parquet parts in a folder of a grid, as the schema has them."""
+    names = parts(grid, folder)
     try:
-        # memory_map off: a file that is replaced while it is read must not change under us
-        table = pq.ParquetFile(part, memory_map=False).read()
-    except (pa.ArrowException, OSError) as error:
-        raise BadTable(f"{part}: not a readable Parquet file ({_first_line(error)})") from error
+        found = read_each(grid, names)
+    except TornFile as error:
+        raise BadTable(str(error)) from None
+    shown = [grid.shown(name) for name in names]
+    return [row for part, table in zip(shown, found, strict=True) for row in _rows(part, table, schema, needed)]
+
+
+def _rows(part: str, table: pa.Table, schema: pa.Schema, needed: Sequence[str]) -> list[dict[str, Any]]:
+    """Rows of one part, cast to the schema; columns that it lacks and that are not needed are null."""
     missing = [name for name in needed if name not in table.column_names]
     if missing:
         raise BadTable(f"{part}: column {missing[0]!r} is missing")
@@ -192,14 +210,10 @@ def _read(part: Path, schema: pa.Schema, needed: Sequence[str]) -> list[dict[str
         try:
             columns.append(table.column(field.name).cast(field.type))
         except pa.ArrowException as error:
-            raise BadTable(f"{part}: column {field.name!r} is no {field.type} ({_first_line(error)})") from error
+            raise BadTable(f"{part}: column {field.name!r} is no {field.type} ({first_line(error)})") from error
     rows = pa.table(columns, names=[field.name for field in fields]).to_pylist()
     empty = dict.fromkeys(schema.names)
     return [empty | row for row in rows]
-
-
-def _first_line(error: BaseException) -> str:
-    return str(error).strip().splitlines()[0][:200] if str(error).strip() else type(error).__name__
 
 
 def _number(value: Any) -> float:

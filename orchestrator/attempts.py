@@ -3,7 +3,6 @@
 import json
 import os
 import sys
-import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field, replace
@@ -26,8 +25,6 @@ PACKAGES = ("gridlaw", "torch", "ray", "transformers", "deepspeed", "tokenizers"
 
 TAIL_LINES, TAIL_BYTES = 20, 8192
 """Of a log, kept in the record of a failed attempt."""
-PATIENCE_SECONDS = 2.0
-"""How long a process that was killed may take to let go of its step."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -111,10 +108,7 @@ def note_death(store: Store, kind: str, key: str, failure: str, why: str) -> Non
 
     Nothing is recorded where another process is at the step now or has finished it.
     """
-    given_up = time.monotonic() + PATIENCE_SECONDS
-    while store.is_running(kind, key) and time.monotonic() < given_up:
-        time.sleep(0.05)  # a process that was killed a moment ago
-    if store.is_running(kind, key) or store.is_finished(kind, key):
+    if store.is_finished(kind, key):
         return
     *earlier, last = read(store, kind, key) or [Attempt(started=now())]
     if last.status == "running":

@@ -32,6 +32,8 @@ class Books:
     def __post_init__(self) -> None:
         self._store, self._grid = self.plan.store, self.plan.loaded.grid.name
         self._superseded = rows.superseded(self._store, self._grid, self.plan.graph.trials)
+        found = rows.whole_parts(self._store, self._grid, "trials", "status")
+        self._written = {trial for trial, status in found.items() if status == ["done"]}
         new = {step.key for step in self.plan.new}
         self._open: dict[str, set[str]] = {}
         self._trials_of: dict[str, list[Trial]] = defaultdict(list)
@@ -47,12 +49,16 @@ class Books:
         """Write what finished steps allow and the grid's folder lacks."""
         if self.plan.graph.baselines in self.plan.finished:
             self._write_baselines()
+        curves = rows.whole_parts(self._store, self._grid, "curves", "step").keys()
+        for train in dict.fromkeys(trial.train for trial in self.plan.graph.trials):
+            # A row is written after its training's curve.
+            told = train in curves and any(trial.trial in self._written for trial in self._trials_of[train])
+            if train in self.plan.finished and not told:
+                rows.write_curve(self._store, self._grid, train)
         for step in tuned.studies(self.plan.graph):
             if step.key in self.plan.finished:
                 tuned.write_table(self._store, self._grid, self.plan.graph, step.key)
         for trial in self.plan.graph.trials:
-            if trial.train in self.plan.finished:
-                rows.write_curve(self._store, self._grid, trial.train)
             if not self._open[trial.trial]:
                 self._close(trial)
 
@@ -98,7 +104,7 @@ class Books:
 
     def _close(self, trial: Trial) -> None:
         """All steps of the trial have ended: its row is due."""
-        if not rows.is_written(self._store, self._grid, trial):
+        if trial.trial not in self._written:
             row = rows.write_trial(self._store, self._grid, self.plan.graph, trial, self.errors, self.commit)
             self.view.row(row)
         if trial.label in self._superseded:

@@ -9,7 +9,7 @@ from typing import Protocol
 from orchestrator import failures
 from orchestrator.fleet import Fleet, Worker
 from orchestrator.jobs import Outcome
-from orchestrator.nodes import Node, describe_demand, describe_nodes
+from orchestrator.nodes import Demand, Node, describe_demand, describe_nodes
 from orchestrator.scheduler import Scheduler, Task
 from orchestrator.steps import Step
 
@@ -21,6 +21,8 @@ ELSEWHERE_SECONDS = 1.0
 """A step that another driver is at is asked for again after about so long."""
 GRACE_SECONDS = 30.0
 """How long steps that were asked to stop may take to save what they have."""
+IDLE_SECONDS = 60.0
+"""A worker that nothing waits for is kept warm for so long; then its memory, or its machine, is given back."""
 NO_ROOM_SECONDS = 10.0
 """After so long with nothing running it is said what there is no room for."""
 
@@ -48,6 +50,9 @@ class Pool(Protocol):
 
     def wait(self, timeout: float) -> list[Event]:
         """Attempts that have ended; empty after `timeout` seconds without one."""
+
+    def ask_for(self, demands: Sequence[Demand]) -> None:
+        """Tell a cluster that can grow what runs and what could run if there were room."""
 
     def stop(self) -> None:
         """Ask all that runs to save what it has and end."""
@@ -107,6 +112,7 @@ class Drive:
     def __post_init__(self) -> None:
         self._looked = self._heard = self._told = -float("inf")
         self._stalled: float | None = None
+        self._idle_since: dict[int, float] = {}
 
     def run(self) -> bool:
         """Returns whether every step has ended; False where it was asked to stop before."""
@@ -133,6 +139,18 @@ class Drive:
         busy = {worker for task in self.scheduler.running.values() for worker in task.seat.workers}
         self.pool.dismiss(sorted(lost - busy))  # what busy ones came to is told when they land
         for worker in lost:
+            self.scheduler.forget(worker)
+        self._let_idle_go()
+        self.pool.ask_for(self.scheduler.wanted())
+
+    def _let_idle_go(self) -> None:
+        idle, now = set(self.fleet.idle), self.clock()
+        self._idle_since = {worker: self._idle_since.get(worker, now) for worker in idle}
+        if self.scheduler.ready():
+            return
+        for worker in [one for one, since in self._idle_since.items() if now - since > IDLE_SECONDS]:
+            self.pool.dismiss([worker])
+            self.fleet.remove(worker)
             self.scheduler.forget(worker)
 
     def _begin(self, task: Task) -> bool:

@@ -19,6 +19,7 @@ from orchestrator.fitting import fitted, placement
 from orchestrator.nodes import ANY, Demand
 from orchestrator.steps import Step
 from results import files
+from results.errors import LostLease
 from results.store import Store
 from workers.settings import ProcessGroup
 
@@ -89,7 +90,7 @@ def run(
 ) -> Outcome:
     """Do the step unless it is finished; an exception of the worker function becomes a failed outcome.
 
-    The first of several workers commits the step's folder; the others work in it.
+    The first of several workers commits the step's folder; the others work in it. Who calls this has the step's lease.
 
     Args:
         owner: one attempt's name; the same for all that work on it together, and like no other's.
@@ -105,13 +106,15 @@ def run(
         else:
             done = _follow(desk, fit, owner, place, capture)
     except Exception as error:
-        return Outcome(
-            key=step.key,
-            status="failed",
-            kind=failures.classify(error),
-            error=failures.one_line(error),
-            seconds=time.monotonic() - began,
-        )
+        if not (isinstance(error, LostLease) and desk.store.is_finished(step.kind, step.key)):
+            return Outcome(
+                key=step.key,
+                status="failed",
+                kind=failures.classify(error),
+                error=failures.one_line(error),
+                seconds=time.monotonic() - began,
+            )
+        done = False  # whoever took the step over has finished it
     return Outcome(key=step.key, status="done" if done else "cached", seconds=time.monotonic() - began)
 
 

@@ -1,11 +1,12 @@
 """What a sweep would do: is the grid possible on its corpus, which steps are finished, which are new."""
 
+import random
+import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any
-from uuid import uuid4
 
 from rich.table import Table
 
@@ -13,6 +14,7 @@ from orchestrator import attempts, failures, jobs, tuned
 from orchestrator.grid import Loaded
 from orchestrator.rows import read_json
 from orchestrator.steps import RECIPES, Graph, Step, Trial
+from results.leases import Leases
 from results.store import Store, first_line
 from workers import corpus as corpora
 from workers import identifiers as identifier_kinds
@@ -75,8 +77,7 @@ def make_plan(
     may_read = fetch or corpora.is_local(loaded.grid.corpus)
     reads = may_read and not store.is_finished("corpus", graph.corpus)
     if reads:
-        say(f"reading the corpus ({loaded.grid.corpus.source})")
-        outcome = jobs.run(desk, corpus, owner=uuid4().hex, capture=False)
+        outcome = _read_corpus(loaded, desk, corpus, say)
         if outcome.status == "failed":
             raise BadInput(_corpus_error(loaded, store, corpus, outcome))
     summary = read_summary(store, graph)
@@ -94,6 +95,21 @@ def make_plan(
         failed=failed(store, graph),
         read_now=reads,
     )
+
+
+def _read_corpus(loaded: Loaded, desk: jobs.Desk, corpus: Step, say: Callable[[str], None]) -> jobs.Outcome:
+    """Do the corpus step in this process, or wait while another driver does it."""
+    with Leases(desk.store) as leases:
+        waited_for = None
+        while not leases.take(corpus.kind, corpus.key):
+            holder = leases.holders(corpus.kind).get(corpus.key)
+            if holder not in (None, waited_for):
+                say(f"waiting for another driver, {holder}, which reads the corpus")
+                waited_for = holder
+            time.sleep(random.uniform(0.1, 0.5))
+        if not desk.store.is_finished(corpus.kind, corpus.key):
+            say(f"reading the corpus ({loaded.grid.corpus.source})")
+        return jobs.run(desk, corpus, owner=f"{leases.driver.id}-corpus", capture=False)
 
 
 def _corpus_error(loaded: Loaded, store: Store, corpus: Step, outcome: jobs.Outcome) -> str:
@@ -134,8 +150,10 @@ def check_writable(loaded: Loaded, store: Store) -> None:
     try:
         store.check_writable(loaded.grid.name)
     except OSError as error:
-        why = f"{error.strerror}: {error.filename}" if error.strerror and error.filename else first_line(error)
-        raise BadInput(f"--results {store.address}: cannot be written to: {why}") from None
+        why = ": ".join(str(part) for part in (error.strerror, error.filename) if part) or first_line(error)
+        raise BadInput(
+            f"--results {store.address}: cannot be written to: {why.removeprefix(f'{store.address}: ')}"
+        ) from None
 
 
 def check_held_out(loaded: Loaded, summary: dict[str, Any]) -> None:

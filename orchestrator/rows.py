@@ -4,6 +4,7 @@ import json
 import re
 from collections import defaultdict
 from collections.abc import Iterable, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from datetime import datetime
 from pathlib import PurePosixPath
 from typing import Any
@@ -55,10 +56,20 @@ def run_name(grid: str, trial: str) -> str:
     return f"{grid}/runs/{trial}.trec"
 
 
-def is_written(store: Store, grid: str, trial: Trial) -> bool:
-    """Whether the trial's row is there, and says that it is done."""
-    found = _read_one(store, part(grid, "trials", trial.trial), ["status"])
-    return found is not None and found["status"] == "done"
+def whole_parts(store: Store, grid: str, table: str, column: str) -> dict[str, list[Any]]:
+    """Trial (or training) -> a column of its part of a table, of the parts that are there whole; several are read at
+    a time, because each takes a while from an object store."""
+
+    def read(name: str) -> list[Any] | None:
+        try:
+            return list(store.read_table(name, columns=[column]).column(column).to_pylist())
+        except (FileNotFoundError, TornFile):
+            return None
+
+    names = tables.parts(store, f"{grid}/{table}")
+    with ThreadPoolExecutor(tables.AT_ONCE) as pool:
+        found = zip(names, pool.map(read, names), strict=True)
+        return {PurePosixPath(name).stem: values for name, values in found if values is not None}
 
 
 def _read_one(store: Store, name: str, columns: list[str]) -> dict[str, Any] | None:

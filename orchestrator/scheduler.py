@@ -1,6 +1,6 @@
 """Which step runs next, on which workers, and what a failure means for the rest. Pure logic: no Ray, no files.
 
-Order: what everything waits for first, then evaluations of finished trainings, then trainings, the longest first.
+Order: what everything waits for first, then evaluations of finished trainings, then trainings, each the longest first.
 Evaluations of one training go to one worker back to back, because it keeps the loaded model; who has nothing else to
 do helps with another's. The most urgent training that finds no room has machines held for it: what else is put there
 meanwhile must end before it could begin.
@@ -18,6 +18,8 @@ from orchestrator.nodes import ANY, Demand
 from orchestrator.steps import Step
 
 EVALUATIONS = frozenset({"score", "search"})
+WANTED = 1000
+"""Steps that a cluster is asked to grow for at a time."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -61,7 +63,7 @@ class Scheduler:
         self._dependents: dict[str, list[str]] = defaultdict(list)
         self._prepare: list[tuple[float, int, str]] = []
         self._train: dict[Demand, list[tuple[float, int, str]]] = {}
-        self._groups: dict[str, deque[str]] = {}
+        self._groups: dict[str, list[tuple[float, int, str]]] = {}
         self._owners: dict[str, int] = {}
         self._owned: dict[int, str] = {}
         self._later: list[tuple[float, int, str]] = []
@@ -94,15 +96,22 @@ class Scheduler:
     def ready(self) -> list[str]:
         """Steps that could run if there were room: the first of every size."""
         heads = [heap[0][2] for heap in (self._prepare, *self._train.values()) if heap]
-        return heads + [group[0] for group in self._groups.values()]
+        return heads + [group[0][2] for group in self._groups.values()]
+
+    def wanted(self) -> list[Demand]:
+        """What runs and what could run now takes, up to `WANTED` steps of it."""
+        ready = [key for heap in (self._prepare, *self._train.values()) for _, _, key in heap]
+        ready += [key for group in self._groups.values() for _, _, key in group]
+        running = [task.demand for task in self.running.values()]
+        return running + [self.demand(key) for key in ready[:WANTED]]
 
     def _make_ready(self, key: str) -> None:
         step = self.steps[key]
         if step.kind in EVALUATIONS:
-            self._groups.setdefault(dict(step.needs)["train"], deque()).append(key)
+            heap = self._groups.setdefault(dict(step.needs)["train"], [])
         else:
             heap = self._train.setdefault(self.demand(key), []) if step.kind == "train" else self._prepare
-            heapq.heappush(heap, (-self.priority.get(key, 0.0), self._order[key], key))
+        heapq.heappush(heap, (-self.priority.get(key, 0.0), self._order[key], key))
 
     def put_off(self, key: str, until: float) -> None:
         """A step that was assigned is not to run before `until`; the attempt does not count."""
@@ -156,7 +165,7 @@ class Scheduler:
         return None
 
     def _seat_evaluation(self, round_: "_Round", train: str, prefer: int | None = None) -> Seat | None:
-        key = self._groups[train][0]
+        key = self._groups[train][0][2]
         return round_.seat(self.demand(key), prefer=prefer, seconds=self.seconds.get(key))
 
     def _pick_training(self, round_: "_Round") -> tuple[str, Seat] | None:
@@ -198,7 +207,7 @@ class Scheduler:
 
     def _take(self, train: str) -> str:
         waiting = self._groups[train]
-        key = waiting.popleft()
+        key = heapq.heappop(waiting)[2]
         if not waiting:
             del self._groups[train]
         return key

@@ -93,6 +93,9 @@ class _Pretended:
             ended.append(Event(task=task, outcome=Outcome(key=task.step.key, status="done")))
         return ended
 
+    def ask_for(self, demands: Sequence[Demand]) -> None:
+        """Pretended machines are as many as they are."""
+
     def stop(self) -> None:
         """Nobody asks."""
 

@@ -13,6 +13,7 @@ from orchestrator.grid import Loaded
 from orchestrator.plan import finished, plain_table
 from orchestrator.steps import RECIPES, Graph, Step, Trial
 from orchestrator.tuned import expand_tuned
+from results.leases import Watch, living
 from results.store import Store
 
 State = Literal["done", "running", "failed", "waiting"]
@@ -46,21 +47,24 @@ class Status:
 
 def read_status(loaded: Loaded, store: Store) -> Status:
     """Look at the results folder; nothing is written or started."""
+    store.check_there()
     graph = expand_tuned(loaded.grid, store)
     done = finished(store, graph)
     begun = {(kind, key) for kind in RECIPES for key in store.partial(kind)}
+    alive = {driver.id for driver in living(store)}
+    working = {key for kind in RECIPES for key, driver in Watch(store).holders(kind).items() if driver in alive}
     states: dict[str, State] = {}
     notes: dict[str, str] = {}
     for key, step in graph.steps.items():
         states[key] = "done" if key in done else "waiting"
         if key not in done and (step.kind, key) in begun:
-            states[key], notes[key] = _begun(store, step)
+            states[key], notes[key] = _begun(store, step, key in working)
     return Status(graph=graph, name=loaded.grid.name, states=states, notes=notes)
 
 
-def _begun(store: Store, step: Step) -> tuple[State, str]:
+def _begun(store: Store, step: Step, working: bool) -> tuple[State, str]:
     """The state of a step that was begun and is not finished."""
-    if store.is_running(step.kind, step.key):
+    if working:
         return "running", progress(store, step.key)
     tried = attempts.read(store, step.kind, step.key)
     if tried and tried[-1].status == "failed":

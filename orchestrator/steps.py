@@ -8,11 +8,12 @@ import hashlib
 import itertools
 import json
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from functools import wraps
 from pathlib import Path
 from types import MappingProxyType
-from typing import Any
+from typing import Any, TypeVar
 
 from orchestrator.grid import Grid, Point, points
 from orchestrator.labels import identifiers_label, init_label, safe
@@ -201,6 +202,23 @@ def n_params(model: ModelSettings) -> int | None:
 # ---------------------------------------------------------------- the graph
 
 
+Made = TypeVar("Made")
+
+
+def _once(make: Callable[..., Made]) -> Callable[..., Made]:
+    """A builder's method that is carried out once for each of its arguments: most trials share most of their steps."""
+
+    @wraps(make)
+    def remembered(builder: "_Builder", *arguments: Any) -> Made:
+        known = (make.__name__, *arguments)
+        if known not in builder.made:
+            builder.made[known] = make(builder, *arguments)
+        found: Made = builder.made[known]
+        return found
+
+    return remembered
+
+
 @dataclass
 class _Builder:
     """Adds steps once each, every step after what it needs."""
@@ -209,6 +227,7 @@ class _Builder:
     fingerprint: str
     tuned: Mapping[str, Tuned]
     steps: dict[str, Step] = field(default_factory=dict)
+    made: dict[tuple[Any, ...], Any] = field(default_factory=dict)
     tunes: dict[str, str] = field(default_factory=dict)
 
     def add(self, kind: str, settings: Settings, needs: tuple[str, ...] = (), together: int = 1, **more: Any) -> str:
@@ -219,9 +238,11 @@ class _Builder:
             self.steps[key] = step
         return key
 
+    @_once
     def corpus(self) -> str:
         return self.add("corpus", self.grid.corpus, fingerprint=self.fingerprint)
 
+    @_once
     def tokenizer(self, model: ModelSettings) -> str:
         job = TokenizerJob(
             tokenizer=None if model.pretrained else self.grid.tokenizer,
@@ -229,6 +250,7 @@ class _Builder:
         )
         return self.add("tokenizer", job, (self.corpus(),))
 
+    @_once
     def embeddings(self, model: ModelSettings) -> tuple[str, ...]:
         """The key, or nothing where the model does not start from the corpus's embeddings."""
         if model.size is None or model.embeddings.kind == "random":
@@ -238,6 +260,7 @@ class _Builder:
         job = EmbeddingsJob(window=model.embeddings.window, rank=rank)
         return (self.add("embeddings", job, (self.tokenizer(model),)),)
 
+    @_once
     def identifiers(self, identifiers: AnyIdentifiers, model: ModelSettings) -> str:
         job = IdentifiersJob(identifiers=in_effect(identifiers), seed=self.grid.data.seed)
         return self.add("identifiers", job, (self.corpus(), self.tokenizer(model)))
@@ -248,6 +271,7 @@ class _Builder:
         job = BaselinesJob(ranks=tuple(sorted(ranks)), evaluation=self.grid.evaluation)
         return self.add("baselines", job, (self.corpus(), self.tokenizer((ladder or self.grid.models)[0])))
 
+    @_once
     def tune(self, identifiers: AnyIdentifiers, model: ModelSettings) -> str:
         """One study a model and kind: how fast identifiers of a kind can be learnt differs by what they are."""
         tuning = self.grid.tuning
@@ -271,6 +295,7 @@ class _Builder:
         )
         return self.add("tune", job, needs, **self._together())
 
+    @_once
     def train(self, identifiers: AnyIdentifiers, model: ModelSettings, pairs: int, seed: int) -> str:
         needs: tuple[str, ...] = (self.tokenizer(model), self.identifiers(identifiers, model), *self.embeddings(model))
         values: dict[str, Any] = {"learning_rate": learning_rate(self.grid, model)}
@@ -292,13 +317,22 @@ class _Builder:
         workers = self.grid.resources.together
         return {"together": workers, "workers": workers} if workers > 1 else {}
 
-    def evaluations(
-        self, identifiers: AnyIdentifiers, model: ModelSettings, train: str, budget: Budget
-    ) -> tuple[str, str]:
-        needs = (self.corpus(), self.tokenizer(model), self.identifiers(identifiers, model), train)
-        evaluation = self.grid.evaluation
-        score = self.add("score", ScoreJob(evaluation=evaluation), needs)
-        return score, self.add("search", SearchJob(evaluation=evaluation, budget=budget), needs)
+    @_once
+    def score(self, identifiers: AnyIdentifiers, model: ModelSettings, train: str) -> str:
+        return self.add(
+            "score", ScoreJob(evaluation=self.grid.evaluation), self._for_evaluation(identifiers, model, train)
+        )
+
+    def search(self, identifiers: AnyIdentifiers, model: ModelSettings, train: str, budget: Budget) -> str:
+        job = SearchJob(evaluation=self.grid.evaluation, budget=budget)
+        return self.add("search", job, self._for_evaluation(identifiers, model, train))
+
+    def _for_evaluation(self, identifiers: AnyIdentifiers, model: ModelSettings, train: str) -> tuple[str, ...]:
+        return (self.corpus(), self.tokenizer(model), self.identifiers(identifiers, model), train)
+
+    @_once
+    def label(self, identifiers: AnyIdentifiers) -> str:
+        return identifiers_label(identifiers)
 
 
 def embedding_rank(model: ModelSettings) -> int | None:
@@ -355,8 +389,9 @@ def expand(grid: Grid, tuned: Mapping[str, Tuned] = MappingProxyType({})) -> Gra
 def _trial(builder: _Builder, corpus: str, point: Point) -> Trial:
     identifiers, model, pairs, seed, budget = point
     train = builder.train(identifiers, model, pairs, seed)
-    score, search = builder.evaluations(identifiers, model, train, budget)
-    label = identifiers_label(identifiers)
+    score = builder.score(identifiers, model, train)
+    search = builder.search(identifiers, model, train, budget)
+    label = builder.label(identifiers)
     digest = hashlib.sha256(canonical([train, score, search]).encode()).hexdigest()[:8]
     return Trial(
         trial=f"{corpus}-{label}-{safe(model.label)}-d{pairs}-s{seed}-{budget.label}-{digest}",

@@ -9,6 +9,10 @@ class StorageTrouble(OSError):
     """The storage does not answer, or refuses, after patience. One line; what it is about may be whole."""
 
 
+class StorageRefused(StorageTrouble):
+    """There is no such bucket, or no permission. One line; trying again does not help."""
+
+
 class LostLease(RuntimeError):
     """The step was taken over by another driver while it was worked on; what this one made of it is not kept."""
 

@@ -7,6 +7,9 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+WHOLE = "whole.json"
+"""Written last into a folder of a step's own, such as a checkpoint: with it there, what is in the folder is whole."""
+
 
 def sync(folder: Path) -> None:
     """Flush everything below the folder to disk, so that a rename never makes a torn step visible."""

@@ -1,6 +1,5 @@
 """A results folder on a file system, this machine's or a shared one."""
 
-import fcntl
 import os
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
@@ -27,12 +26,22 @@ class LocalStore(Store):
     def address(self) -> str:
         return str(self.root)
 
+    @property
+    def name(self) -> str:
+        return self.root.name or str(self.root)
+
+    def below(self, folder: str) -> "LocalStore":
+        return LocalStore(root=self.root / folder)
+
     def shown(self, name: str) -> str:
         path = self.root / name
         return str(path.relative_to(Path.cwd())) if path.is_relative_to(Path.cwd()) else str(path)
 
     def local_folder(self, name: str) -> Path:
         return self.root / name
+
+    def check_there(self) -> None:
+        """A folder that is not there is empty."""
 
     def check_writable(self, folder: str) -> None:
         for path in (self.root, self.root / folder):
@@ -73,24 +82,20 @@ class LocalStore(Store):
     def work(self, kind: str, key: str, owner: str) -> Iterator[Path | None]:
         final = self._final(kind, key)
         final.parent.mkdir(parents=True, exist_ok=True)
-        with self._lock(kind, key).open("a") as lock:
-            fcntl.flock(lock, fcntl.LOCK_EX)
-            if final.is_dir():
-                Path(lock.name).unlink(missing_ok=True)
-                yield None
-                return
-            folder = self._take(kind, key, owner)
-            # Held open, so that no other folder is given its number on disk.
-            itself = os.open(folder, os.O_RDONLY)
-            try:
-                yield folder
-                self._commit(folder, itself, final)
-            except BaseException:
-                self._rest(folder, itself, kind, key)
-                raise
-            finally:
-                os.close(itself)
-            os.unlink(lock.name)
+        if final.is_dir():
+            yield None
+            return
+        folder = self._take(kind, key, owner)
+        # Held open, so that no other folder is given its number on disk.
+        itself = os.open(folder, os.O_RDONLY)
+        try:
+            yield folder
+            self._commit(folder, itself, final)
+        except BaseException:
+            self._rest(folder, itself, kind, key)
+            raise
+        finally:
+            os.close(itself)
 
     def _take(self, kind: str, key: str, owner: str) -> Path:
         """Make the step's folder the owner's: the one that is there (the newest, should there be several), or new."""
@@ -138,20 +143,6 @@ class LocalStore(Store):
                 raise LostLease(f"{final}: was taken over") from None
             raise
         files.flush(final.parent)
-
-    def _lock(self, kind: str, key: str) -> Path:
-        return self._kind(kind) / (key + ".lock")
-
-    def is_running(self, kind: str, key: str) -> bool:
-        """By its lock, which is the operating system's and goes with the process."""
-        try:
-            with self._lock(kind, key).open("rb") as lock:
-                fcntl.flock(lock, fcntl.LOCK_SH | fcntl.LOCK_NB)
-        except FileNotFoundError:
-            return False
-        except BlockingIOError:
-            return True
-        return False
 
     def partial(self, kind: str) -> dict[str, str | None]:
         found: dict[str, str | None] = {}

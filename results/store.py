@@ -16,11 +16,13 @@ from collections.abc import Sequence
 from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
+from urllib.request import url2pathname
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from results.errors import BadAddress, TornFile
+from results.errors import TornFile
 
 STEPS, LEASES, DRIVERS = "steps", "leases", "drivers"
 """Folders beside the grids' own."""
@@ -43,6 +45,15 @@ class Store(ABC):
     def address(self) -> str:
         """What `open_store` takes to open it again, anywhere."""
 
+    @property
+    @abstractmethod
+    def name(self) -> str:
+        """The last part of its path or address."""
+
+    @abstractmethod
+    def below(self, folder: str) -> "Store":
+        """A folder in it as a results folder of its own, such as a grid's."""
+
     @abstractmethod
     def shown(self, name: str) -> str:
         """For a person: where the file or folder is, relative to the current folder where it lies below it."""
@@ -54,6 +65,10 @@ class Store(ABC):
     @abstractmethod
     def local_folder(self, name: str) -> Path:
         """A folder of this machine for files that others' tools write; below the results folder where it can be."""
+
+    @abstractmethod
+    def check_there(self) -> None:
+        """Raises StorageTrouble, soon, where the storage does not answer or has no such bucket."""
 
     @abstractmethod
     def check_writable(self, folder: str) -> None:
@@ -78,8 +93,8 @@ class Store(ABC):
         """The folder to do a step in; it becomes the finished step when the block ends without an error.
 
         Yields None where the step is finished already. Files left by an earlier attempt are in the folder, so
-        training can resume, and an attempt that still works on it can no longer finish the step. After an
-        error the files wait for the next attempt.
+        training can resume, and an attempt that still works on it can no longer finish the step: who calls this has
+        the step's lease (`results.leases`). After an error the files wait for the next attempt.
 
         Raises:
             LostLease: another attempt has taken the step over; nothing of this one is visible.
@@ -88,10 +103,6 @@ class Store(ABC):
     @abstractmethod
     def workplace(self, kind: str, key: str, owner: str) -> Path:
         """The folder that `work` yields, for processes of this machine that work beside the one that called it."""
-
-    @abstractmethod
-    def is_running(self, kind: str, key: str) -> bool:
-        """Whether somebody works on the step now."""
 
     @abstractmethod
     def partial(self, kind: str) -> dict[str, str | None]:
@@ -167,7 +178,7 @@ class Store(ABC):
         try:
             return pq.ParquetFile(pa.BufferReader(content)).read(columns=columns)
         except (OSError, pa.ArrowException) as error:  # the bytes are here, so it is they that are wrong
-            raise TornFile(f"{self.shown(name)}: not a whole Parquet file ({first_line(error)})") from None
+            raise TornFile(f"{self.shown(name)}: not a readable Parquet file ({first_line(error)})") from None
 
 
 def first_line(error: BaseException) -> str:
@@ -190,4 +201,9 @@ def open_store(address: str | Path, scratch: Path | None = None) -> Store:
     scheme = _SCHEME.match(str(address))
     if isinstance(address, Path) or not scheme:
         return LocalStore(root=Path(address).absolute())
-    raise BadAddress(f"{scheme[1]}: no such kind of results folder")
+    if scheme[1] == "file":
+        return LocalStore(root=Path(url2pathname(urlsplit(str(address)).path)).absolute())
+    from results.objects import ObjectStore
+    from results.remote import parse
+
+    return ObjectStore(parse(str(address)), scratch)

@@ -11,16 +11,26 @@ os.environ.update(
     RAY_USAGE_STATS_ENABLED="0",
 )
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 import pytest
+import s3_server
 
 SUBJECTS = ("river", "engine", "violin", "harbour", "planet", "orchid", "glacier", "bridge", "falcon", "castle")
 SYLLABLES = [consonant + vowel for consonant in "bdfgklmnprstvz" for vowel in "aeiou"]
 VERBS = ("carries", "guards", "crosses", "paints", "follows", "measures", "mirrors", "feeds")
+
+
+@pytest.fixture(scope="module")
+def server() -> Iterator[s3_server.Server]:
+    """An S3-compatible server, with the credentials for it in the environment."""
+    with pytest.MonkeyPatch.context() as patch, s3_server.serve() as found:
+        for name, value in s3_server.ENVIRONMENT.items():
+            patch.setenv(name, value)
+        yield found
 
 
 @dataclass(frozen=True)

@@ -49,6 +49,7 @@ class FakePool:
     attempts: Counter[str] = field(default_factory=Counter)
     tasks: list[Task] = field(default_factory=list)
     stopped: bool = False
+    asked: list[Demand] = field(default_factory=list)
 
     def __post_init__(self) -> None:
         self.rng = random.Random(self.seed)
@@ -88,6 +89,9 @@ class FakePool:
         gone = tuple(worker.id for worker in workers) if kind in ("worker_died", "node_lost") else ()
         self.dismiss(gone)
         return [Event(task=task, outcome=outcome, gone=gone)]
+
+    def ask_for(self, demands: Sequence[Demand]) -> None:
+        self.asked = list(demands)
 
     def stop(self) -> None:
         self.stopped = True

@@ -4,6 +4,7 @@ import json
 import pickle
 import resource
 import shutil
+import subprocess
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -240,6 +241,41 @@ def test_a_full_disk_leaves_the_last_checkpoint_whole(finished_steps: Steps, tmp
     found = resumed_at(monkeypatch)
     run(finished_steps, out, job())
     assert found == [5]
+    assert equal(whole, out)
+
+
+@pytest.fixture
+def tiny_disk(tmp_path: Path) -> Iterator[Path]:
+    """A file system of 4 MB."""
+    disk = tmp_path / "disk"
+    disk.mkdir()
+    mounted = subprocess.run(["mount", "-t", "tmpfs", "-o", "size=4m", "tmpfs", str(disk)], capture_output=True)
+    if mounted.returncode:
+        pytest.skip("may not mount a file system")
+    yield disk
+    subprocess.run(["umount", str(disk)], check=True)
+
+
+def test_a_really_full_disk(finished_steps: Steps, tiny_disk: Path, tmp_path: Path, monkeypatch) -> None:
+    whole, out, filler = tmp_path / "whole", tiny_disk / "out", tiny_disk / "filler"
+    run(finished_steps, whole, job())
+    original = checkpoints.save
+
+    def save(engine, folder, group, layout, progress):
+        if progress.step == 10:
+            with suppress(OSError), filler.open("wb", buffering=0) as file:
+                while True:
+                    file.write(bytes(4096))
+        original(engine, folder, group, layout, progress)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(checkpoints, "save", save)
+        with pytest.raises(Exception, match="No space left on device") as failed:
+            run(finished_steps, out, job())
+    assert failures.classify(failed.value) == failures.STORAGE
+    assert [path.name for path in out.glob("step-*")] == ["step-5"]
+    filler.unlink()
+    run(finished_steps, out, job())
     assert equal(whole, out)
 
 

@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parent.parent
+NOBODY = "s3://bucket/x?endpoint_override=http://127.0.0.1:9&region=us-east-1"
 GRID = """
 name: tiny
 corpus: {source: jsonl, path: corpus.jsonl, dev: 1, test: 2}
@@ -48,6 +49,9 @@ def _call(folder: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
             "--set: identifiers.0.codes: 999 is more than the corpus's 9 documents",
         ),
         (["tiny.yaml", "--results", "corpus.jsonl"], "--results "),
+        (["tiny.yaml", "--results", "s3://ID:hunter2@bucket/x"], "--results: an address must not hold credentials"),
+        (["tiny.yaml", "--results", "s3://bucket/x?colour=red"], "--results: colour: no such option"),
+        (["tiny.yaml", "--results", NOBODY], f"--results {NOBODY}: cannot be written to: "),
         (["bad.yaml"], "bad.jsonl"),
     ],
 )
@@ -58,6 +62,7 @@ def test_wrong_input_is_one_line_and_exit_code_2(folder: Path, arguments: list[s
     assert done.returncode == 2
     assert said in done.stderr
     assert done.stderr.count("\n") == 1
+    assert "hunter2" not in done.stderr
     assert not (folder / "results" / "tiny").exists()
 
 
@@ -99,3 +104,10 @@ def test_plans_the_papers_grid_without_a_network(tmp_path: Path) -> None:
     assert estimates["cost"] == pytest.approx(8 * 32 * estimates["wall_seconds"] / 3600)
     assert estimates["cost_while_busy"] <= estimates["cost"]
     assert not estimates["no_room"]
+
+
+def test_storage_that_does_not_answer_is_one_line(folder: Path) -> None:
+    done = _call(folder, "tiny.yaml", "--results", NOBODY, "--status")
+    assert done.returncode == 1
+    assert done.stderr.startswith(f"the results folder is out of reach: {NOBODY}: ")
+    assert done.stderr.count("\n") == 1

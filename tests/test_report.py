@@ -214,6 +214,14 @@ def test_missing_folder(tmp_path, capsys):
     assert "no such folder" in refused(capsys, str(tmp_path / "nowhere"))
 
 
+def test_bad_addresses(tmp_path, capsys):
+    said = refused(capsys, "s3://ID:hunter2@bucket/x")
+    assert "must not hold credentials" in said
+    assert "hunter2" not in said
+    nobody = "s3://bucket/x?endpoint_override=http://127.0.0.1:9&region=us-east-1"
+    assert f"{nobody}: " in refused(capsys, nobody)
+
+
 def test_empty_folders(tmp_path, capsys):
     assert "no trials here" in refused(capsys, str(tmp_path))
     (tmp_path / "grid" / "trials").mkdir(parents=True)

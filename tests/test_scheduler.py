@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from pretended import FakeLedger, FakePool, Fate, Notes, demands_of, graph, node, ticking
 
 from orchestrator import failures
-from orchestrator.driving import Drive
+from orchestrator.driving import Drive, Event
 from orchestrator.fleet import Fleet
 from orchestrator.jobs import Outcome
 from orchestrator.nodes import Demand, Node
@@ -286,3 +286,37 @@ def test_a_large_training_is_not_starved_by_small_ones() -> None:
     assert drive.run()
     order = [step.key for step, _ in pool.log]
     assert order.index("train39") == 9
+
+
+def test_workers_that_nothing_waits_for_are_let_go_after_a_while() -> None:
+    steps = graph(2, 0)
+    pool, notes = FakePool([node()]), Notes()
+    scheduler = Scheduler(steps=steps, finished=(), priority={})
+    alive: list[int] = []
+    notes.tick = lambda fleet, scheduler: alive.append(len(fleet.workers))  # type: ignore[method-assign]
+    drive = Drive(
+        scheduler=scheduler, fleet=Fleet(), pool=pool, ledger=FakeLedger(), watch=notes, clock=ticking(20), interval=0
+    )
+    take, waited = pool.wait, iter(range(20))
+
+    def wait(timeout: float) -> list[Event]:
+        last = len(pool.flying) == 1 and "tokenizer" not in pool.flying
+        return [] if last and next(waited, None) is not None else take(timeout)
+
+    pool.wait = wait  # type: ignore[method-assign]
+    assert drive.run()
+    assert max(alive) == 2
+    assert alive[-2] == 1  # the other one's memory is given back while the last step runs
+
+
+def test_a_cluster_is_asked_to_hold_what_runs_and_what_could_run() -> None:
+    steps = graph(5, 0)
+    pool, notes, asked = FakePool([node(cpus=1)]), Notes(), []
+    demands = demands_of(steps, train=Demand(cpus=1, gpus=0, memory=1))
+    scheduler = Scheduler(steps=steps, finished=(), priority={}, demands=demands)
+    notes.tick = lambda fleet, scheduler: asked.append(len(pool.asked))  # type: ignore[method-assign]
+    drive = Drive(
+        scheduler=scheduler, fleet=Fleet(), pool=pool, ledger=FakeLedger(), watch=notes, clock=ticking(5), interval=0
+    )
+    assert drive.run()
+    assert max(asked) == 5

@@ -1,6 +1,8 @@
 """Training: it learns, repeats bit for bit across interruptions, and says when it cannot go on."""
 
+import gc
 import json
+from contextlib import suppress
 from pathlib import Path
 
 import numpy as np
@@ -9,10 +11,11 @@ import torch
 from conftest import Steps
 from safetensors.torch import load_file
 
-from workers import training
+from workers import training, warm
 from workers.errors import BadInput, Diverged
 from workers.identifiers import prepare
 from workers.identifiers.sets import IdentifierSet
+from workers.models.loss import PairLoss
 from workers.settings import IdentifiersJob, ModelSettings, PseudoQueryIdentifiers, TrainingSettings, TrainJob
 
 SETTINGS = TrainingSettings(batch=16, epochs=2, learning_rate=1e-2, checkpoint_every=5, log_every=1, precision="fp32")
@@ -144,6 +147,25 @@ def test_a_gradient_that_is_not_finite_is_seen(finished_steps, tmp_path, monkeyp
     monkeypatch.setattr(training.PairLoss, "forward", explodes)
     with pytest.raises(Diverged, match=r"the gradient's norm is (nan|inf) at step 4"):
         run(finished_steps, tmp_path / "out", job(zero_stage=stage, precision=precision))
+
+
+def test_what_a_failed_training_leaves_is_cleared_away(finished_steps: Steps, tmp_path: Path) -> None:
+    """A warm worker tries again in the same process, with smaller passes; the first model must not be there still."""
+
+    def engines() -> int:
+        return sum(type(each) is PairLoss for each in gc.get_objects())
+
+    gc.collect()
+    before = engines()
+    gc.disable()  # as if Python had found no occasion
+    try:
+        with suppress(Diverged):
+            run(finished_steps, tmp_path / "out", job(learning_rate=1e30, clip=1e30, warmup=0.0))
+        assert engines() > before
+        warm.forget()
+        assert engines() == before
+    finally:
+        gc.enable()
 
 
 def test_the_last_update_is_checked_too(finished_steps: Steps, tmp_path: Path, monkeypatch) -> None:

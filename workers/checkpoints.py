@@ -18,12 +18,12 @@ from typing import Any
 import torch
 import xxhash
 
-from results.files import read_json, sync, write_json
+from results.files import WHOLE, read_json, sync, write_json
 from workers import engine as ds
 from workers.errors import out_of_memory, storage_trouble
 from workers.settings import ProcessGroup
 
-MARKER, STATE = "whole.json", "state"
+MARKER, STATE = WHOLE, "state"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -121,10 +121,11 @@ def _marked(folder: Path) -> list[Path]:
     there = []
     for marker in folder.glob(f"step-*/{MARKER}"):
         try:
-            read_json(marker)["files"]
-        except (ValueError, KeyError, TypeError):
+            found = read_json(marker)
+        except ValueError:  # torn
             continue
-        there.append(marker.parent)
+        if isinstance(found, dict) and {"layout", "files", *Progress.__dataclass_fields__} <= found.keys():
+            there.append(marker.parent)
     return sorted(there, key=_step, reverse=True)
 
 

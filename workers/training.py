@@ -224,7 +224,8 @@ def _optimizer_step(
     """
     end = tokenized.mark if job.model.family == "llama" else tokenized.end
     share = batch[group.rank :: group.size].reshape(plan.accumulation, plan.micro_batch)
-    tokens = int(ids.train.target.lengths[batch].sum()) / (plan.accumulation * group.size)  # in the mean of the passes
+    offsets = ids.train.target.offsets
+    tokens = int((offsets[batch + 1] - offsets[batch]).sum()) / (plan.accumulation * group.size)  # of the mean pass
     total, norm = torch.zeros((), device=engine.device), math.nan
     for number, micro in enumerate(share, start=1):
         ends = ids.ends(ids.train.view[micro], end)

@@ -14,16 +14,17 @@ from typing import Any
 from uuid import uuid4
 
 import ray
+from ray.autoscaler.sdk import request_resources
 from ray.exceptions import ActorDiedError, ActorUnavailableError, OutOfMemoryError, RayError, RayTaskError
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from orchestrator import failures, jobs
-from orchestrator.cluster.connection import environment
+from orchestrator.cluster.connection import environment, is_own
 from orchestrator.cluster.machines import Machines
 from orchestrator.driving import Event
 from orchestrator.fleet import Worker
 from orchestrator.grid import Resources
-from orchestrator.nodes import Node
+from orchestrator.nodes import Demand, Node
 from orchestrator.scheduler import Task
 from workers import stopping
 
@@ -87,6 +88,7 @@ class RayPool:
         self._starting: dict[int, tuple[Any, float]] = {}
         self._flying: dict[Any, tuple[_Flight, int]] = {}
         self._failed_starts = 0
+        self._asked: list[dict[str, float]] = []
         self._nodes = Machines()
 
     def nodes(self) -> Sequence[Node]:
@@ -221,6 +223,13 @@ class RayPool:
                     f"a worker on {name} has not started for {now - since:.0f} s; does another job hold its cores?"
                 )
 
+    def ask_for(self, demands: Sequence[Demand]) -> None:
+        """See `driving.Pool`. Ray's autoscaler wants all that the cluster should be able to hold at once."""
+        bundles = sorted((_bundle(one) for one in demands for _ in range(one.workers)), key=str)
+        if not is_own() and bundles != self._asked:
+            self._asked = bundles
+            request_resources(bundles=bundles)
+
     def stop(self) -> None:
         """Ask all that runs to save what it has and end."""
         for worker in {worker for flight, _ in self._flying.values() for worker in flight.task.seat.workers}:
@@ -228,8 +237,13 @@ class RayPool:
                 self._actors[worker].stop.remote()
 
     def close(self) -> None:
-        """End all workers."""
+        """End all workers, and ask for no more machines."""
         self.dismiss(list(self._actors))
+        self.ask_for(())
+
+
+def _bundle(demand: Demand) -> dict[str, float]:
+    return {"CPU": demand.cpus} | ({"GPU": demand.gpus} if demand.gpus else {})
 
 
 def _failed(task: Task, kind: str, error: str) -> jobs.Outcome:
