@@ -1,6 +1,6 @@
 """Learning rates: the best one of each size, how sure that is, and what becomes of it at another size.
 
-Losses are those by which the rates were chosen: CGL or NLL of the dev queries, in nats. Everything is done in the
+Losses are those by which the rates were chosen: 1 - RR@10, CGL or NLL of the dev queries. Everything is done in the
 logarithm of the learning rate, in which losses near their minimum are close to a parabola.
 """
 
@@ -17,7 +17,7 @@ WINDOW = 10.0
 """Rates so many times smaller or larger than the best are left out of its parabola."""
 CONFIDENCE = 0.95
 LABELS = ("grid", "corpus", "identifiers", "family", "d_pairs", "epochs", "metric")
-METRICS = {"dev_cgl": "CGL", "dev_nll": "NLL"}
+METRICS = {"dev_rr": "1 - RR@10", "dev_cgl": "CGL", "dev_nll": "NLL"}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -72,9 +72,9 @@ class Study:
     d_pairs: int
     epochs: int
     metric: str
-    """`dev_cgl` or `dev_nll`."""
+    """Name of the loss: a key of METRICS."""
     chance: float
-    """CGL of a model that ignores the query; NaN for NLL."""
+    """CGL of a model that ignores the query; NaN for the others."""
     attempts: tuple[Attempt, ...]
 
     @property
@@ -166,7 +166,7 @@ class Transfer:
     error: float
     """Standard error of the slope; NaN with fewer than three sizes."""
     regrets: tuple[float, ...]
-    """Nats that each size loses with the rate of the smallest; 0 for the smallest, NaN where not known."""
+    """How much more each size loses with the rate of the smallest; 0 for the smallest, NaN where not known."""
 
     @property
     def is_flat(self) -> bool | None:

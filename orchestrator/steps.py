@@ -15,7 +15,7 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import Any, TypeVar
 
-from orchestrator.grid import Grid, Point, points
+from orchestrator.grid import Grid, Point, budgets_of, points
 from orchestrator.labels import identifiers_label, init_label, safe
 from orchestrator.origins import identifiers_values, in_effect, origin
 from orchestrator.tuning_settings import Tuned, TuneJob, is_tuned
@@ -285,6 +285,7 @@ class _Builder:
             first=learning_rate(self.grid, model),
             batch=tuning.batch or (),
             negatives=self.grid.evaluation.negatives if tuning.metric == "dev_cgl" else 1,
+            budget=next(budgets_of(self.grid, identifiers))[1] if tuning.metric == "dev_rr" else None,
             **tuning.model_dump(exclude={"models", "batch", "epochs"}),
         )
         needs = (

@@ -62,7 +62,7 @@ from workers.errors import Diverged, Interrupted
 from workers.settings import ProcessGroup, TrainJob
 
 METRIC, SHARE = "dev_loss", "share"
-METRICS = {"dev_cgl": "the dev queries' CGL", "dev_nll": "the dev queries' NLL"}
+METRICS = {"dev_rr": "the dev queries' 1 - RR@10", "dev_cgl": "the dev queries' CGL", "dev_nll": "the dev queries' NLL"}
 ROUNDS = 3
 """A study is done in so many rounds at least, however many workers there are: each learns from the one before."""
 _COLUMNS = pa.schema([field for field in schema.TUNING if field.name not in schema.STUDY])

@@ -8,6 +8,7 @@ from pydantic import Field, field_validator
 
 from orchestrator.source import Place, Source
 from workers.settings import (
+    Budget,
     Count,
     EvaluationSettings,
     LookSettings,
@@ -39,9 +40,10 @@ class TuningSettings(Settings):
     """Labels of the models that are tuned, such as `t5-29k`; all where left out."""
     epochs: Count | None = None
     """Passes over the pairs; the grid's `training.epochs` where left out."""
-    metric: Metric = "dev_cgl"
-    """What is least at the best rate, over the dev queries: CGL, or the mean NLL of their identifiers' tokens. NLL also
-    falls where a model learns which tokens are common and not which query asks for them: large rates do that."""
+    metric: Metric = "dev_rr"
+    """What is least at the best rate, over the dev queries: 1 - RR@10 of a search under the grid's first budget; CGL;
+    or the mean NLL of their identifiers' tokens. Likelihoods mislead: CGL is best with rates at which little is learnt
+    and nothing is sure, NLL with rates at which it is learnt which tokens are common."""
     grace: Grace = 0.5
     """Share of a training before which none is stopped; 1 stops none. Early on, while the rate has hardly fallen,
     smaller rates look better than they will be, so a small share stops the wrong ones."""
@@ -77,6 +79,8 @@ class TuneJob(Settings):
     metric: Metric
     negatives: Count
     """Of CGL, as in the grid's evaluation; 1 where it is not what is measured."""
+    budget: Budget | None
+    """Of the search; None where that is not what is measured."""
     grace: Grace
     reduction: Reduction
 
@@ -85,7 +89,7 @@ class TuneJob(Settings):
         """How a trial is measured: at ASHA's rungs, and at the end."""
         rungs = int(math.log(1 / self.grace) / math.log(self.reduction) + 1)
         shares = (*(share for rung in range(rungs) if (share := self.grace * self.reduction**rung) < 1), 1.0)
-        return LookSettings(shares=shares, metric=self.metric, negatives=self.negatives)
+        return LookSettings(shares=shares, metric=self.metric, negatives=self.negatives, budget=self.budget)
 
     @property
     def trainings(self) -> float:
@@ -104,9 +108,9 @@ class Tuned(Settings):
     batch: Count | None = None
     """None where the batch was not tuned."""
     dev_loss: float
-    """CGL or NLL of the best, in nats."""
+    """Of the best: 1 - RR@10, or CGL or NLL in nats."""
     chance: float | None = None
-    """CGL of a model that ignores the query; None for NLL, which has none."""
+    """CGL of a model that ignores the query; None for the others."""
     trials: Count
     """All that ended: trained, stopped early, or diverged."""
     at_end: Literal["low", "high"] | None = None

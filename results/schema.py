@@ -131,8 +131,8 @@ TUNING = pa.schema(
         pa.field("n_params", pa.int64()),
         pa.field("d_pairs", pa.int64()),
         pa.field("epochs", pa.int64()),
-        pa.field("metric", pa.string()),  # dev_cgl | dev_nll
-        pa.field("chance", pa.float64()),  # CGL of a model that ignores the query; null for NLL
+        pa.field("metric", pa.string()),  # dev_rr | dev_cgl | dev_nll
+        pa.field("chance", pa.float64()),  # CGL of a model that ignores the query; null for the others
         pa.field("number", pa.int64(), nullable=False),  # of the trial in its study, from 0
         pa.field("learning_rate", pa.float64(), nullable=False),
         pa.field("batch", pa.int64()),

@@ -147,7 +147,7 @@ def _job(**changes: object) -> TuneJob:
     values = {
         "model": ModelSettings(family="t5", size="7k"), "training": TrainingSettings(), "pairs": 50, "seed": 0,
         "first": 0.015, "trials": 12, "learning_rate": (1e-3, 1e-1), "batch": (), "metric": "dev_nll", "grace": 0.25,
-        "reduction": 3, "negatives": 8,
+        "reduction": 3, "negatives": 8, "budget": None,
     }  # fmt: skip
     return TuneJob.model_validate(values | changes)
 

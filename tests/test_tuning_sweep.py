@@ -143,23 +143,26 @@ def test_trials_that_break_are_told_of(grid: Path, shared_ray: None, capsys: pyt
     assert {row["status"] for row in _rows(grid)} == {"failed"}
 
 
-def test_a_killed_sweep_repeats_no_trial_that_had_ended(grid: Path, ray_address: str) -> None:
-    """SIGKILL in the middle of a study; the same command again does what is left, and what was running."""
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGKILL, -signal.SIGKILL), (signal.SIGINT, 130)])
+def test_a_killed_sweep_repeats_no_trial_that_had_ended(
+    grid: Path, ray_address: str, number: signal.Signals, code: int
+) -> None:
+    """Killed, or asked to stop, in the middle of a study; the same command does what is left, and what was running."""
     overrides = ("tuning.seed=15", "models={family: t5, size: 7k}", "data.pairs=10", "inference.0.beams=1")
-    code = (
+    script = (
         "import sys, pathlib, test_tuning_sweep; "
         f"sys.exit(test_tuning_sweep._run(pathlib.Path({str(grid)!r}), *{overrides!r}))"
     )
     environment = {**os.environ, "RAY_ADDRESS": ray_address, "PYTHONPATH": f"{HERE}:{HERE.parent}"}
-    command = [sys.executable, "-c", code]
+    command = [sys.executable, "-c", script]
     killed = subprocess.Popen(command, env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
     folder = grid.parent / "results" / "steps" / "tune"
     deadline = time.monotonic() + 200
     while len(_ended(folder)) < 2 and time.monotonic() < deadline:
         assert killed.poll() is None, "it ended before it could be killed"
         time.sleep(0.05)
-    killed.send_signal(signal.SIGKILL)
-    killed.wait()
+    killed.send_signal(number)
+    assert killed.wait(60) == code
     before, begun = _ended(folder), _begun(grid)
     assert 2 <= len(before) < 6
     again = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=280)

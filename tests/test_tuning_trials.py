@@ -9,13 +9,15 @@ from conftest import Steps
 
 from workers import training, tuning
 from workers.errors import Diverged
-from workers.evaluation import score
+from workers.evaluation import score, search
 from workers.identifiers.sets import IdentifierSet
 from workers.settings import (
+    Budget,
     EvaluationSettings,
     LookSettings,
     ModelSettings,
     ScoreJob,
+    SearchJob,
     TrainingSettings,
     TrainJob,
 )
@@ -36,10 +38,10 @@ def _folders(steps: Steps) -> dict[str, Path]:
 
 
 def _looks(*shares: float, metric: str = "dev_nll") -> LookSettings:
-    return LookSettings(shares=shares, metric=metric, negatives=8)
+    return LookSettings(shares=shares, metric=metric, negatives=8, budget=Budget(beams=4))
 
 
-@pytest.mark.parametrize("metric", ["dev_nll", "dev_cgl"])
+@pytest.mark.parametrize("metric", ["dev_rr", "dev_cgl", "dev_nll"])
 def test_a_trial_is_looked_at_and_trains_as_if_it_were_not(finished_steps: Steps, tmp_path: Path, metric: str) -> None:
     for name in ("looked", "plain"):
         (tmp_path / name).mkdir()
@@ -74,6 +76,23 @@ def test_a_trial_is_judged_by_the_cgl_of_the_dev_queries(finished_steps: Steps, 
     assert seen == [pytest.approx(json.loads((tmp_path / "score" / "metrics.json").read_text())["cgl"], rel=1e-5)]
 
 
+def test_a_trial_is_judged_by_a_search_for_the_dev_queries(finished_steps: Steps, tmp_path: Path) -> None:
+    """The same value as the search step gives of the same weights, were it asked for the dev queries."""
+    for name in ("train", "search"):
+        (tmp_path / name).mkdir()
+    seen: list[float] = []
+    tuning.trial(
+        _train_job(epochs=20), _looks(1.0, metric="dev_rr"), lambda share, loss: seen.append(loss),
+        corpus=finished_steps.corpus, out=tmp_path / "train", **_folders(finished_steps),
+    )  # fmt: skip
+    asked = SearchJob(evaluation=EvaluationSettings(split="dev"), budget=Budget(beams=4))
+    folders = {"corpus": finished_steps.corpus, "tokenizer": finished_steps.tokenizer}
+    search(asked, **folders, identifiers=finished_steps.ngram, train=tmp_path / "train", out=tmp_path / "search")
+    found = json.loads((tmp_path / "search" / "metrics.json").read_text())["rr@10"]
+    assert seen == [pytest.approx(1 - found)]
+    assert 0 < found < 1
+
+
 def test_a_trial_is_judged_by_the_dev_queries_alone(finished_steps: Steps) -> None:
     folders = (finished_steps.corpus, finished_steps.tokenizer, finished_steps.ngram)
     dev = tuning.DevPairs(*folders, _train_job(), _looks(1.0))
@@ -86,7 +105,7 @@ def test_a_trial_is_judged_by_the_dev_queries_alone(finished_steps: Steps) -> No
     assert {qids[contest.query] for contest in contests} == asked
 
 
-@pytest.mark.parametrize("metric", ["dev_nll", "dev_cgl"])
+@pytest.mark.parametrize("metric", ["dev_rr", "dev_cgl", "dev_nll"])
 def test_spread_weights_are_measured_as_whole_ones(finished_steps: Steps, tmp_path: Path, metric: str) -> None:
     seen: dict[int, list[float]] = {0: [], 3: []}
     for stage, losses in seen.items():

@@ -295,7 +295,8 @@ class TrainJob(Settings):
     seed: Seed
 
 
-Metric = Literal["dev_cgl", "dev_nll"]
+Metric = Literal["dev_rr", "dev_cgl", "dev_nll"]
+"""1 - RR@10 of a search, CGL, or NLL of the dev queries: less is better."""
 
 
 class LookSettings(Settings):
@@ -306,6 +307,8 @@ class LookSettings(Settings):
     metric: Metric
     negatives: Count
     """Of CGL."""
+    budget: Budget | None
+    """Of the search."""
 
 
 class ScoreJob(Settings):

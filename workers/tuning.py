@@ -11,12 +11,14 @@ import numpy as np
 import torch
 
 from workers import engine as ds
+from workers import ranking
 from workers.cgl import contest_losses, draw_contests
-from workers.corpus.documents import query_splits
+from workers.corpus.documents import load, query_splits
 from workers.errors import Diverged
 from workers.identifiers.sets import IdentifierSet
 from workers.models.loss import IGNORED, pair_tensors
-from workers.settings import LookSettings, ProcessGroup, TrainJob
+from workers.retrieval import Loaded, retrieve
+from workers.settings import EvaluationSettings, LookSettings, ProcessGroup, TrainJob
 from workers.tokenized import TokenizedCorpus
 from workers.training import ALONE, plan_batches, train
 
@@ -48,8 +50,7 @@ def trial(
     Every rank of `group` calls this with the same arguments. Raises what `workers.training.train` raises, and
     Diverged where the loss is no usable number.
     """
-    kind = DevContests if looks.metric == "dev_cgl" else DevPairs
-    dev = kind(corpus, tokenizer, identifiers, job, looks)
+    dev = METRICS[looks.metric](corpus, tokenizer, identifiers, job, looks)
     steps = plan_batches(job.pairs, job.training, group.size).steps
     due = {max(1, round(share * steps)): share for share in looks.shares}  # the larger share where two fall together
 
@@ -68,6 +69,29 @@ def trial(
     train(
         job, tokenizer=tokenizer, identifiers=identifiers, embeddings=embeddings, out=out, group=group, after_step=look
     )
+
+
+class DevSearch:
+    """1 - RR@10 of the dev queries under the looks' budget."""
+
+    def __init__(self, corpus: Path, tokenizer: Path, identifiers: Path, job: TrainJob, looks: LookSettings) -> None:
+        assert looks.budget is not None
+        self._corpus, self._budget, self._longest = load(corpus), looks.budget, job.training.query_length
+        self._tokenized, self._ids = TokenizedCorpus.load(tokenizer), IdentifierSet.load(identifiers)
+        self._qrels = {query.qid: set(query.docids) for query in self._corpus.split("dev")}
+
+    def loss(self, engine: Any) -> float:
+        """From 0, where every query finds a document of its own first, to 1."""
+        with ds.whole_model(engine) as model:
+            loaded = Loaded(
+                model=model,
+                corpus=self._corpus,
+                tokenized=self._tokenized,
+                ids=self._ids,
+                query_length=self._longest,
+            )
+            answers = retrieve(loaded, EvaluationSettings(split="dev"), self._budget)
+        return 1.0 - float(np.mean(ranking.measure(self._qrels, answers.run)["rr@10"]))
 
 
 class DevPairs:
@@ -108,6 +132,9 @@ class DevContests:
         with ds.whole_model(engine) as model:
             losses = contest_losses(model, self._ids, self.contests, self._end, self._longest)
         return float(losses.cgl.mean())
+
+
+METRICS: dict[str, Callable[..., Any]] = {"dev_rr": DevSearch, "dev_cgl": DevContests, "dev_nll": DevPairs}
 
 
 def _dev_queries(corpus: Path) -> np.ndarray:
