@@ -32,6 +32,8 @@ GRACE_SECONDS = 10.0
 """How long the others of a gang may take to end by themselves after one of them has failed."""
 FAILED_STARTS = 5
 """Workers in a row that may fail to start on a machine before it is left alone."""
+SILENT_SECONDS = 30.0
+"""Ray takes about so long to tell a dead node from a slow one."""
 SLOW_START_SECONDS = 30.0
 """After so long a worker that has not started is told of: somebody else may hold the node's cores."""
 
@@ -92,6 +94,8 @@ class RayPool:
         self._bad_starts: dict[str, int] = {}
         """Node -> workers in a row that did not start there."""
         self._reason = ""
+        self._silent: dict[str, float] = {}
+        """Node that did not answer -> when it is tried again, should Ray not have buried it by then."""
         self._stopping = False
         self._told: set[int] = set()
         """Workers of which it was said that they do not start."""
@@ -108,7 +112,8 @@ class RayPool:
         good = [node for node in there if self._bad_starts.get(node.id, 0) < FAILED_STARTS]
         if there and not good:
             raise failures.NoWorkers(f"workers do not start: {self._reason}")
-        return good
+        now = time.monotonic()
+        return [node for node in good if self._silent.get(node.id, now) <= now] or good
 
     def submit(self, task: Task, workers: Sequence[Worker], owner: str) -> None:
         """Begin the attempt on the workers of its seat; rank 0 is the first. Those that are new are started."""
@@ -178,7 +183,10 @@ class RayPool:
             return _failed(task, failures.ERROR, failures.short(error)), False
         except ActorDiedError as error:
             return self._dead(error, task, worker), True
-        except (ActorUnavailableError, RayError) as error:
+        except ActorUnavailableError:
+            self._silent[self._nodes_of[worker]] = time.monotonic() + SILENT_SECONDS
+            return _failed(task, failures.NODE_LOST, "its node does not answer"), True
+        except RayError as error:
             return self._dead(error, task, worker), True
         self._bad_starts.pop(self._nodes_of[worker], None)
         interrupted = outcome.kind == failures.INTERRUPTED and not self._stopping
