@@ -1,5 +1,6 @@
 # make quickstart   a real sweep from nothing: environment, training, decoding, laws, report
 # make test         environment, linters, tests
+# make test-slow    clusters: over ssh on loopback, by job submit, under a stand-in for SLURM
 # make test-faults  the fault matrix: real sweeps, killed, torn, filled up and shared
 # make cluster-tools  what the tests of clusters need of Debian; they are skipped where it cannot be had
 # make env          the environment alone; built again only when pyproject.toml or constraints.txt change
@@ -12,7 +13,7 @@ INSTALLED := $(VENV)/.installed
 export OMP_NUM_THREADS ?= 1
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
-.PHONY: env quickstart lint test test-faults cluster-tools clean
+.PHONY: env quickstart lint test test-slow test-faults cluster-tools clean
 
 env: $(INSTALLED)
 
@@ -34,7 +35,10 @@ lint: $(INSTALLED)
 	$(VENV)/bin/mypy
 
 test: lint
-	$(RUN) -m pytest -m "not faults or short"
+	$(RUN) -m pytest -m "not slow and (not faults or short)"
+
+test-slow: $(INSTALLED)
+	$(RUN) -m pytest -m "slow and not faults"
 
 test-faults: $(INSTALLED)
 	$(RUN) -m pytest -m faults
