@@ -20,7 +20,8 @@ from laws.tables import BadTable, Tables, read_tables
 from results.dashboard import Place
 from results.errors import BadAddress
 from results.local import LocalStore
-from results.store import Store, open_store
+from results.opening import open_store
+from results.store import Store
 
 ROOM_FOR_WHY = 100
 """Columns of a terminal below which the reasons would stand a word a line: the report has them."""

@@ -10,10 +10,11 @@ from typing import Any
 import pyarrow as pa
 
 from laws.tuning import Study, studies_of
-from results.errors import BadAddress, TornFile
+from results.errors import BadAddress, TornFile, first_line
 from results.local import LocalStore
+from results.opening import open_store
 from results.schema import BASELINES, LOSSES, METRICS, TRIALS, TUNING
-from results.store import Store, first_line, open_store
+from results.store import Store
 from results.tables import parts, read_each
 
 NEEDED = ("trial", "corpus", "identifiers", "family", "n_params", "d_pairs", "status")

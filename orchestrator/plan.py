@@ -14,8 +14,9 @@ from orchestrator import attempts, failures, jobs, tuned
 from orchestrator.grid import Loaded
 from orchestrator.rows import read_json
 from orchestrator.steps import RECIPES, Graph, Step, Trial
+from results.errors import first_line
 from results.leases import Leases
-from results.store import Store, first_line
+from results.store import Store
 from workers import corpus as corpora
 from workers import identifiers as identifier_kinds
 from workers.errors import BadInput

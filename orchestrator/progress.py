@@ -1,18 +1,17 @@
 """How far a running sweep is, and when it will have ended."""
 
-import json
 import time
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from typing import Any
 
 from orchestrator.console import duration
 from orchestrator.estimates import Estimates
 from orchestrator.eta import Ended, Running, calibrated, is_trusted, seconds_left
 from orchestrator.jobs import Outcome
 from orchestrator.nodes import ANY, Node
+from orchestrator.rows import last_line
 from orchestrator.steps import Step
 from results.store import Store
 
@@ -143,10 +142,3 @@ class Progress:
             return None
         each = mark.seconds / mark.step
         return max(0.0, each * (mark.steps - mark.step) - (now - mark.seen))
-
-
-def last_line(curve: bytes | None) -> dict[str, Any] | None:
-    """The newest whole line of a training's curve."""
-    lines = [line for line in (curve or b"")[-2048:].split(b"\n")[:-1] if line.startswith(b"{") and line.endswith(b"}")]
-    found: dict[str, Any] | None = json.loads(lines[-1]) if lines else None
-    return found

@@ -229,6 +229,13 @@ def read_curve(store: Store, train: str) -> list[dict[str, Any]]:
     return [json.loads(line) for line in lines if line.endswith(b"}")]
 
 
+def last_line(curve: bytes | None) -> dict[str, Any] | None:
+    """The newest whole line of a training's curve."""
+    lines = [line for line in (curve or b"")[-2048:].split(b"\n")[:-1] if line.startswith(b"{") and line.endswith(b"}")]
+    found: dict[str, Any] | None = json.loads(lines[-1]) if lines else None
+    return found
+
+
 def write_curve(store: Store, grid: str, train: str) -> None:
     """`curves/<train key>.parquet`, unless it is there with as many rows as the training has logged by now."""
     name = part(grid, "curves", train)

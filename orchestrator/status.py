@@ -1,6 +1,5 @@
 """How far a sweep is, from a scan of the results folder: done, running, failed and why, waiting."""
 
-import json
 from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -12,6 +11,7 @@ from rich.table import Table
 from orchestrator import attempts, failures
 from orchestrator.grid import Loaded
 from orchestrator.plan import finished, plain_table
+from orchestrator.rows import last_line
 from orchestrator.steps import RECIPES, Graph, Step, Trial
 from orchestrator.tuned import expand_tuned
 from results.leases import Watch, living
@@ -83,11 +83,9 @@ def _why(store: Store, step: Step, record: Mapping[str, Any]) -> str:
 
 def progress(store: Store, train: str) -> str:
     """`step 120/500, loss 3.21` from the newest line of a training's curve; nothing where there is none."""
-    content = store.peek("train", train, "curve.jsonl") or b""
-    lines = [line for line in content[-2048:].split(b"\n")[:-1] if line.endswith(b"}")]
-    if not lines:
+    newest = last_line(store.peek("train", train, "curve.jsonl"))
+    if newest is None:
         return ""
-    newest = json.loads(lines[-1])
     return f"step {newest['step']}/{newest['steps']}, loss {newest['loss']:.3g}"
 
 

@@ -30,7 +30,8 @@ from orchestrator.scheduler import Scheduler
 from orchestrator.steps import Step
 from results.errors import BadAddress
 from results.leases import Leases
-from results.store import Store, open_store
+from results.opening import open_store
+from results.store import Store
 from workers.errors import BadInput
 
 SHOWN_FAILURES = 10

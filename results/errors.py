@@ -19,3 +19,9 @@ class LostLease(RuntimeError):
 
 class TornFile(ValueError):
     """A file is there and is not whole: the machine that wrote it went down."""
+
+
+def first_line(error: BaseException) -> str:
+    """What an exception says, short enough for a message of one line."""
+    text = str(error).strip()
+    return text.splitlines()[0][:200] if text else type(error).__name__

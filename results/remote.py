@@ -18,8 +18,7 @@ from urllib.parse import parse_qsl, urlsplit
 
 from pyarrow import fs
 
-from results.errors import BadAddress, StorageRefused, StorageTrouble
-from results.store import first_line
+from results.errors import BadAddress, StorageRefused, StorageTrouble, first_line
 
 OPTIONS = ("endpoint_override", "region", "scheme")
 """What an S3 address may say after `?`. Keys are not among them: they would end in logs and shells' histories."""

@@ -16,13 +16,11 @@ from collections.abc import Sequence
 from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any
-from urllib.parse import urlsplit
-from urllib.request import url2pathname
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from results.errors import TornFile
+from results.errors import TornFile, first_line
 
 STEPS, LEASES, DRIVERS = "steps", "leases", "drivers"
 """Folders beside the grids' own."""
@@ -188,31 +186,3 @@ class Store(ABC):
             return pq.ParquetFile(pa.BufferReader(content)).read(columns=columns)
         except (OSError, pa.ArrowException) as error:  # the bytes are here, so it is they that are wrong
             raise TornFile(f"{self.shown(name)}: not a readable Parquet file ({first_line(error)})") from None
-
-
-def first_line(error: BaseException) -> str:
-    """What an exception says, short enough for a message of one line."""
-    text = str(error).strip()
-    return text.splitlines()[0][:200] if text else type(error).__name__
-
-
-def open_store(address: str | Path, scratch: Path | None = None) -> Store:
-    """The results folder at a path or an address; nothing is looked at yet.
-
-    Args:
-        scratch: a folder of this machine for what an object store's steps are worked on in and fetched to.
-
-    Raises:
-        BadAddress: it is neither.
-    """
-    from results.local import LocalStore
-
-    scheme = _SCHEME.match(str(address))
-    if isinstance(address, Path) or not scheme:
-        return LocalStore(root=Path(address).absolute())
-    if scheme[1] == "file":
-        return LocalStore(root=Path(url2pathname(urlsplit(str(address)).path)).absolute())
-    from results.objects import ObjectStore
-    from results.remote import parse
-
-    return ObjectStore(parse(str(address)), scratch)

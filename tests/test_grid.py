@@ -9,7 +9,7 @@ import yaml
 from orchestrator import plan
 from orchestrator.grid import Loaded, load
 from orchestrator.steps import expand
-from results.store import open_store
+from results.opening import open_store
 from workers.errors import BadInput
 
 GRID = """

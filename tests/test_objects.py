@@ -16,8 +16,8 @@ from store_steps import FILES, finish
 from results import keeping, objects
 from results.errors import LostLease, StorageRefused, StorageTrouble, TornFile
 from results.objects import ObjectStore
+from results.opening import open_store
 from results.remote import parse
-from results.store import open_store
 
 ROOT = Path(__file__).parent.parent
 
@@ -113,7 +113,7 @@ def test_the_machine_that_died_half_way_still_has_what_was_not_kept(remote: Obje
     script = """
 import os, signal, sys
 from pathlib import Path
-from results.store import open_store
+from results.opening import open_store
 with open_store(sys.argv[1], Path(sys.argv[2])).work("train", "k", "killed") as out:
     (out / "tried").write_text("just now")
     os.kill(os.getpid(), signal.SIGKILL)
@@ -129,7 +129,7 @@ with open_store(sys.argv[1], Path(sys.argv[2])).work("train", "k", "killed") as 
 UPLOADER = """
 import sys
 from pathlib import Path
-from results.store import open_store
+from results.opening import open_store
 with open_store(sys.argv[1], Path(sys.argv[2])).work("train", "k", "killed") as out:
     for n in range(40):
         (out / f"part{n}").write_bytes(bytes(3_000_000))

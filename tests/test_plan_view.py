@@ -13,7 +13,8 @@ from orchestrator.history import seconds_of
 from orchestrator.nodes import Node
 from orchestrator.plan_view import machines, size
 from orchestrator.steps import Graph, Step, expand
-from results.store import Store, open_store
+from results.opening import open_store
+from results.store import Store
 
 GRID = """
 name: tiny

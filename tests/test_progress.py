@@ -6,7 +6,7 @@ import pytest
 from recorded_sweeps import MACHINE, Replay
 
 from orchestrator.jobs import Outcome
-from orchestrator.progress import last_line
+from orchestrator.rows import last_line
 
 
 @pytest.mark.parametrize(("name", "slower"), [("quickstart", 1.0), ("squad", 1.0), ("squad", 6.0)])

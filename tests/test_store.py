@@ -15,8 +15,9 @@ from results.errors import BadAddress, LostLease, TornFile
 from results.leases import Leases
 from results.local import LocalStore
 from results.objects import ObjectStore
+from results.opening import open_store
 from results.remote import parse
-from results.store import DROPPED, Store, open_store
+from results.store import DROPPED, Store
 from results.tables import read_rows, write_rows
 
 ROOT = Path(__file__).parent.parent

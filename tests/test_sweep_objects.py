@@ -17,7 +17,8 @@ import fit_laws
 from orchestrator.sweep import Request, carry_out
 from results import schema
 from results.leases import Leases
-from results.store import Store, open_store
+from results.opening import open_store
+from results.store import Store
 from results.tables import read_rows
 
 

@@ -21,7 +21,7 @@ from orchestrator.grid import Loaded, load
 from orchestrator.steps import Graph
 from orchestrator.sweep import Request, carry_out
 from results import schema, tables
-from results.store import open_store
+from results.opening import open_store
 
 HERE = Path(__file__).resolve().parent
 

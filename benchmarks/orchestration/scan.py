@@ -15,7 +15,7 @@ from orchestrator.grid import load
 from orchestrator.plan import finished
 from orchestrator.steps import Graph, expand
 from orchestrator.sweep import Request, carry_out
-from results.store import open_store
+from results.opening import open_store
 
 STEPS = 10_000
 QUICK_STEPS = 100

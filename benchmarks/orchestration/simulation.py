@@ -16,7 +16,7 @@ from orchestrator.grid import load
 from orchestrator.jobs import Desk
 from orchestrator.plan import Plan, make_plan
 from orchestrator.simulation import lower_bound
-from results.store import open_store
+from results.opening import open_store
 
 GRID = Path(__file__).resolve().parents[2] / "grids" / "full.yaml"
 SIMULATED = {
