@@ -54,17 +54,17 @@ print(json.dumps({"measured": peak_bytes() - before, "formula": memory.on_cpu(pa
 @pytest.mark.parametrize(
     ("family", "size", "vocabulary", "pairs", "query", "target"),
     [
-        ("t5", "115k", 4096, 128, 65, 10),
+        ("t5", "115k", 4096, 512, 65, 10),
         ("t5", "7m", 4096, 32, 65, 10),
         ("t5", "17m", 4096, 8, 65, 10),
-        ("llama", "98k", 4096, 128, 65, 10),
+        ("llama", "98k", 4096, 512, 65, 10),
         ("llama", "787k", 16_000, 64, 30, 20),
         ("llama", "14m", 4096, 8, 65, 10),
     ],
 )
 def test_the_formula_is_near_the_peak_of_a_training(family, size, vocabulary, pairs, query, target) -> None:
-    """Within a quarter, whatever it is that dominates: activations, logits, or weights and optimizer. Below 100 MB what
-    the process had freed before is as large as the training."""
+    """Within a quarter, whatever it is that dominates: activations, logits, or weights and optimizer. Below 300 MB
+    what the process grows by itself, tens of MB, is as much as the quarter."""
     command = [sys.executable, "-c", MEASURE, family, size, *map(str, (vocabulary, pairs, query, target))]
     done = subprocess.run(command, capture_output=True, text=True, check=True)
     found = json.loads(done.stdout.splitlines()[-1])

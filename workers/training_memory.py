@@ -17,12 +17,12 @@ every worker, which is there before what is offloaded and gone after.
 
 Activations of m pairs, kept for the backward pass (nothing is computed twice):
 
-    LLaMA  m (q + t - 1) L (4 b f + 4 b i + 2 (2b + 4) d)              i: heads times their width
+    LLaMA  m (q + t - 1) (L (4 b f + 4 b i + 2 (2b + 4) d) + (2b + 4) d)    i: heads times their width
     T5     encoder m q L (F + 6 i' + 2 D), decoder m t L (F + 6 i' + 3 D), F = b f, or 8 b f where gated,
            D = (3b [+ 4 in bf16]) d, i' = b i, or 5/3 b i in bf16; and m L h (q q + t t + q t) floats of scores,
            three times where the model drops out, which costs D and F one b and two b more
     head   m t V (12 [+ 2 in bf16])
-    and one layer's worth of gradients on the way back
+    and, on the way back, the gradients of the head or those of one layer, whichever are larger
 
 Coefficients were counted from what autograd keeps (Transformers 5), and those above from the allocations of DeepSpeed
 0.19 at each stage. On a CPU what is allocated is a fifth of the resident set short of it: activations count 1.25
@@ -130,15 +130,16 @@ class TrainingMemory:
 
     def activations(self, micro_batch: int) -> int:
         """Bytes that the forward and the backward pass of a micro-batch need beside the states."""
-        of_a_pair = self._kept_t5() if self.shape.family == "t5" else self._kept_llama()
+        kept = self._kept_t5() if self.shape.family == "t5" else self._kept_llama()
         head = self.target * self.shape.vocabulary * (14 if self.bf16 else 12)
-        return micro_batch * (of_a_pair + head)
+        return micro_batch * (kept + max(head, kept // self.shape.layers))
 
     def _kept_llama(self) -> int:
         shape, b = self.shape, self._bytes
         inner = shape.heads * shape.head_width
-        a_token = 4 * b * shape.feed_forward + 4 * b * inner + 2 * (2 * b + 4) * shape.width
-        return (self.query + self.target - 1) * (shape.layers + 1) * a_token
+        norm = (2 * b + 4) * shape.width
+        a_layer = 4 * b * shape.feed_forward + 4 * b * inner + 2 * norm
+        return (self.query + self.target - 1) * (shape.layers * a_layer + norm)
 
     def _kept_t5(self) -> int:
         shape, b = self.shape, self._bytes
@@ -146,7 +147,7 @@ class TrainingMemory:
         forward = (8 * b if shape.gated else b + 2 * drop) * shape.feed_forward
         sublayer = (3 * b + (4 if self.bf16 else 0) + drop) * shape.width
         attention = (10 if self.bf16 else 6) * b * shape.heads * shape.head_width
-        layers = shape.layers + 1
+        layers = shape.layers
         encoder = self.query * layers * (forward + attention + 2 * sublayer)
         decoder = self.target * layers * (forward + attention + 3 * sublayer)
         pairs = self.query**2 + self.target**2 + self.query * self.target
