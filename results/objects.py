@@ -353,6 +353,13 @@ class ObjectStore(Store):
         _record(self._cache(kind, key)).unlink(missing_ok=True)
         files.remove(self._cache(kind, key))
 
+    def reopen(self, kind: str, key: str) -> None:
+        self._remote.delete_below(_done(kind, key))  # first: from here on it is not finished
+        self._remote.delete_below(_begun(kind, key))
+        self._remote.delete_below(_files(kind, key))
+        _record(self._cache(kind, key)).unlink(missing_ok=True)
+        files.remove(self._cache(kind, key))
+
     # ------------------------------------------------------------ files by name
 
     def read_bytes(self, name: str) -> bytes:
