@@ -175,6 +175,16 @@ def test_a_reopened_step_is_done_again_from_nothing(store: Store, tmp_path: Path
     assert [path.name for path in store.fetch("train", "k").iterdir()] == ["metrics.json"]
 
 
+def test_what_was_dropped_and_done_again_is_there_again_on_every_machine(store: Store, tmp_path: Path) -> None:
+    finish(store, "k", FILES)
+    other = _elsewhere(store, tmp_path)
+    store.drop("train", "k", ["weights"])
+    assert not list(other.fetch("train", "k").glob("weights/*"))
+    store.reopen("train", "k")
+    finish(store, "k", FILES)
+    assert list(other.fetch("train", "k").glob("weights/*"))
+
+
 def test_files_by_name(store: Store, tmp_path: Path) -> None:
     assert store.listing("grid") == store.listing("grid/trials") == []
     store.check_writable("grid")
