@@ -1,4 +1,4 @@
-"""What a configuration costs: training FLOPs, inference FLOPs a query, and latency, as sums of powers of N, D and beams.
+"""What a configuration costs: training FLOPs, inference FLOPs a query and latency, sums of powers of N, D and beams.
 
 Fitted to what the rows of a table say they took. Weights cost in proportion to N, and attention and the output layer
 in proportion to the width, which grows as the square root of N:
@@ -34,6 +34,8 @@ LATENCY: tuple[Term, ...] = ((), (("n", 1.0),), (("beams", 1.0),), (("n", 1.0), 
 FLOPS_PER_ND = 6.0
 LEAST_SIZES = 2
 """Distinct N that terms in the square root of N need: with fewer nothing tells them from those in N."""
+NOTHING = 1e-9
+"""A term that is no more than this share of the cost is rounding."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -117,6 +119,7 @@ def fit_cost(terms: tuple[Term, ...], values: Mapping[Axis, Array], measured: Ar
     relative = np.stack([_power(term, rows) * np.ones(known.sum()) / measured[known] for term in terms], axis=1)
     scale = np.sqrt((relative**2).mean(axis=0))
     scaled, _ = nnls(relative / scale, np.ones(len(relative)))
+    scaled[scaled < NOTHING] = 0.0
     errors = np.abs(relative @ (scaled / scale) - 1)
     return Cost(
         terms=terms,

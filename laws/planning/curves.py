@@ -13,7 +13,7 @@ Configurations = Mapping[Axis, Array]
 """Axis -> values, of shapes that broadcast together."""
 Curve = Callable[[Configurations], Array]
 DRAWS = 400
-"""Bootstraps that plans are made with: more move a quantile by less than a percent of the band."""
+"""Bootstraps that plans are made with at most."""
 CHUNK = 2_000_000
 """Values of draws at a time, which bounds the memory."""
 HALVINGS = 60
@@ -48,10 +48,10 @@ def _on(law: Law, values: Configurations, function: Callable[[list[Array]], Arra
     return function([column.ravel() for column in columns]).reshape(columns[0].shape)
 
 
-def meet(curve: Curve, target: float, others: Configurations, lo: float, hi: float) -> Array:
-    """The least D from `lo` to `hi` at which the curve, which falls with D, is at or below the target; NaN where none is.
+def meet(curve: Curve, target: float, others: Configurations, lo: float, hi: float, tolerance: float = 1e-10) -> Array:
+    """The least D from `lo` to `hi` at which the curve, which falls with D, is at the target or below, by bisection.
 
-    Bisection in the logarithm, to within a relative 1e-9 of D.
+    NaN where none is. `tolerance`: the relative width at which the bisection ends.
     """
     shape = np.broadcast_shapes(*(np.shape(value) for value in others.values()))
     below, above = np.full(shape, np.log(lo)), np.full(shape, np.log(hi))
@@ -60,7 +60,7 @@ def meet(curve: Curve, target: float, others: Configurations, lo: float, hi: flo
         middle = (below + above) / 2
         enough = curve({**others, "d": np.exp(middle)}) <= target
         above, below = np.where(enough, middle, above), np.where(enough, below, middle)
-        if (above - below).max(initial=0.0) < 1e-10:
+        if (above - below).max(initial=0.0) < tolerance:
             break
     at_once = curve({**others, "d": np.full(shape, lo)}) <= target
     return np.where(at_once, lo, np.where(reaches, np.exp(above), np.nan))

@@ -10,7 +10,7 @@ from typing import Protocol
 import numpy as np
 
 from laws.forms import Array, Axis
-from laws.planning.space import Range, Space
+from laws.planning.space import Space
 
 COARSE, FINE, ROUNDS = 241, 21, 6
 """Values of N at first, in each later round, and rounds: the last is narrower than 1e-6 of N."""
@@ -44,12 +44,17 @@ class Candidates:
         return {axis: float(column[first]) for axis, column in self.values.items()}
 
 
-def search(problem: Problem, space: Space) -> dict[Axis, float] | None:
-    """The best configuration, or None where the space allows none."""
-    gain = next((axis for axis in ("beams", "c") if axis in space.ranges), None)
-    free_gain = gain is not None and space.ranges[gain].is_free
-    found = _columns(problem, space, gain, space.ranges[gain].grid(COARSE) if gain else None)
-    if gain is None or not free_gain or found.best is None:
+def search(problem: Problem, space: Space, coarse: int = COARSE) -> dict[Axis, float] | None:
+    """The best configuration, or None where the space allows none.
+
+    Args:
+        coarse: values of N in the first round.
+    """
+    gain = space.gain
+    if gain is None:
+        return _columns(problem, space, None, coarse).best
+    found = _columns(problem, space, space.ranges[gain].grid(COARSE), coarse)
+    if not space.ranges[gain].is_free or found.best is None:
         return found.best
     width = space.ranges[gain]
     ratio = (width.hi / width.lo) ** (1 / (COARSE - 1))
@@ -57,32 +62,30 @@ def search(problem: Problem, space: Space) -> dict[Axis, float] | None:
         assert found.best is not None
         centre = found.best[gain]
         lo, hi = max(width.lo, centre / ratio), min(width.hi, centre * ratio)
-        found = _columns(problem, space, gain, np.unique(np.append(np.geomspace(lo, hi, FINE), centre)))
+        found = _columns(problem, space, np.unique(np.append(np.geomspace(lo, hi, FINE), centre)), coarse)
         ratio = ratio ** (2 / (FINE - 1))
     return found.best
 
 
-def _columns(problem: Problem, space: Space, gain: Axis | None, gains: Array | None) -> Candidates:
+def _columns(problem: Problem, space: Space, gains: Array | None, coarse: int) -> Candidates:
     """The best N in each column: a value of the inference budget, and of D where it has choices."""
-    ds = space.ranges["d"].choices
-    columns = [array.ravel() for array in np.meshgrid(gains if gains is not None else [1.0], ds or [np.nan])]
-    fixed: dict[Axis, Array] = {} if gain is None else {gain: columns[0][:, None]}
-    sizes = space.ranges["n"]
-    n = np.broadcast_to(sizes.grid(COARSE), (len(columns[0]), len(sizes.grid(COARSE))))
-    found = evaluate(problem, {"n": n, **fixed}, columns[1][:, None] if ds else None)
-    for centre, ratio in _narrowing(sizes) if sizes.is_free and sizes.hi > sizes.lo else ():
-        at = found.scores.argmin(axis=1)
-        middle = found.values["n"][np.arange(len(at)), at][:, None]
-        n = np.clip(middle * ratio**centre, sizes.lo, sizes.hi)
-        found = evaluate(problem, {"n": n, **fixed}, columns[1][:, None] if ds else None)
+    ds, sizes = space.ranges["d"].choices, space.ranges["n"]
+    columns = [column.ravel()[:, None] for column in np.meshgrid([1.0] if gains is None else gains, ds or [np.nan])]
+    fixed: dict[Axis, Array] = {} if space.gain is None else {space.gain: columns[0]}
+    d = columns[1] if ds else None
+    found = evaluate(
+        problem, {"n": np.broadcast_to(sizes.grid(coarse), (len(columns[0]), len(sizes.grid(coarse)))), **fixed}, d
+    )
+    if sizes.is_free and sizes.hi > sizes.lo:
+        ratio = (sizes.hi / sizes.lo) ** (1 / (coarse - 1))
+        steps = np.linspace(-1, 1, FINE)[None, :]
+        for _ in range(ROUNDS):
+            at = found.scores.argmin(axis=1, keepdims=True)
+            middle = np.take_along_axis(found.values["n"], at, axis=1)
+            n = np.clip(middle * ratio**steps, sizes.lo, sizes.hi)
+            found = evaluate(problem, {"n": n, **fixed}, d)
+            ratio = ratio ** (2 / (FINE - 1))
     return Candidates(values={axis: value.ravel() for axis, value in found.values.items()}, scores=found.scores.ravel())
-
-
-def _narrowing(sizes: Range) -> list[tuple[Array, float]]:
-    """For each round steps about the best N so far, and the ratio that a step is a power of."""
-    steps = np.linspace(-1, 1, FINE)[None, :]
-    ratio = (sizes.hi / sizes.lo) ** (1 / (COARSE - 1))
-    return [(steps, ratio ** ((2 / (FINE - 1)) ** number)) for number in range(ROUNDS)]
 
 
 def evaluate(problem: Problem, others: dict[Axis, Array], d: Array | None) -> Candidates:

@@ -10,6 +10,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
 import numpy as np
+from numpy.typing import NDArray
 
 from laws.forms import SYMBOLS, Array, Axis
 from laws.planning.costs import Costs
@@ -72,8 +73,28 @@ class Space:
     ranges: Mapping[Axis, Range]
     latency_ms: float = math.inf
 
-    def allows(self, costs: Costs, values: Mapping[Axis, Array]) -> Array:
-        """Whether the latency is allowed, (m,) booleans as numbers 0 and 1 would be masks."""
+    @property
+    def gain(self) -> Axis | None:
+        """The axis of the inference budget, where the law has one."""
+        axes: tuple[Axis, ...] = ("beams", "c")
+        return next((axis for axis in axes if axis in self.ranges), None)
+
+    def within(self, bounds: Mapping[Axis, tuple[float, float]], budgets: int) -> "Space":
+        """The part with N and the inference budget between bounds, and at most so many choices of the budget."""
+        ranges = dict(self.ranges)
+        for axis in bounds.keys() & {"n", self.gain}:
+            width, (lo, hi) = self.ranges[axis], bounds[axis]
+            lo, hi = max(width.lo, lo), min(width.hi, hi)
+            choices = tuple(value for value in width.choices if lo <= value <= hi)
+            if axis == self.gain:
+                values = np.array(choices) if choices else np.geomspace(lo, hi, budgets)
+                kept = np.unique(np.linspace(0, len(values) - 1, budgets).round().astype(int))
+                choices = tuple(float(value) for value in values[kept])
+            ranges[axis] = Range(lo=lo, hi=hi, choices=choices)
+        return replace(self, ranges=ranges)
+
+    def allows(self, costs: Costs, values: Mapping[Axis, Array]) -> NDArray[np.bool_]:
+        """Whether the latency is allowed, of the shape of the configurations."""
         shape = np.broadcast_shapes(*(np.shape(value) for value in values.values()))
         if math.isinf(self.latency_ms):
             return np.ones(shape, dtype=bool)
@@ -187,7 +208,9 @@ def read_point(option: str, text: str) -> dict[Axis, float]:
 def _axis(option: str, name: str) -> Axis:
     axis = NAMES.get(name.lower())
     if axis is None:
-        raise BadQuestion(f"{option} {name}: unknown; there are N, D, beams, C" + (f" and {LATENCY}" if option == "--where" else ""))
+        raise BadQuestion(
+            f"{option} {name}: unknown; there are N, D, beams, C" + (f" and {LATENCY}" if option == "--where" else "")
+        )
     return axis
 
 
