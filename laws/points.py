@@ -69,6 +69,8 @@ class Points:
     train_flops: Array | None = None
     infer_flops: Array | None = None
     """FLOPs of all training, of inference a query; for planning and hold-outs, and not an axis."""
+    latency_ms: Array | None = None
+    """A query; for planning."""
     draws: Array | None = None
     """(points, resamples): y over resampled queries, the same queries for every point."""
     quantity: Quantity = "loss"
@@ -95,7 +97,7 @@ class Points:
     def where(self, mask: NDArray[np.bool_]) -> "Points":
         """The points at which `mask` (points,) is true."""
 
-        names = ("n", "d", "y", "beams", "lo", "hi", "c", "family", "train_flops", "infer_flops", "draws")
+        names = ("n", "d", "y", "beams", "lo", "hi", "c", "family", "train_flops", "infer_flops", "latency_ms", "draws")
         known = {name: values for name in names if (values := getattr(self, name)) is not None}
         return replace(
             self,
@@ -173,6 +175,9 @@ def select(trials: Sequence[Trial], metric: str, metric_chance: float = math.nan
         metric=metric,
         chance=chance,
         quantity="loss" if is_loss(metric) else "error",
+        train_flops=np.array([trial.train_flops for trial in rows]),
+        infer_flops=None if is_loss(metric) else np.array([trial.infer_flops for trial in rows]),
+        latency_ms=None if is_loss(metric) else np.array([trial.latency_ms for trial in rows]),
     )
     return Selection(points=points, notes=tuple(notes))
 

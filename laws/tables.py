@@ -74,6 +74,11 @@ class Trial:
     negatives: int | None
     n_queries: int | None
     n_embedding: int | None
+    train_flops: float
+    infer_flops: float
+    """A query."""
+    latency_ms: float
+    """A query's share of its batch's wall time."""
     measured: dict[str, Measured]
     cgl_chance: float
     cgl_published_chance: float
@@ -256,6 +261,9 @@ def _trial(row: dict[str, Any], grid: str) -> Trial:
         negatives=row["negatives"],
         n_queries=row["n_queries"],
         n_embedding=row["n_embedding"],
+        train_flops=_number(row["train_flops"]),
+        infer_flops=_number(row["infer_flops_per_query"]),
+        latency_ms=_number(row["latency_ms"]),
         measured=_measured(row, (*LOSSES, *METRICS)),
         cgl_chance=_number(row["cgl_chance"]),
         cgl_published_chance=_number(row["cgl_published_chance"]),
