@@ -82,6 +82,8 @@ class Trial:
     finished: str
     versions: str
     git_commit: str
+    source: str
+    """Who published it; empty where a sweep measured it."""
 
     @property
     def run(self) -> str:
@@ -264,6 +266,7 @@ def _trial(row: dict[str, Any], grid: str) -> Trial:
         finished=row["finished"].isoformat() if row["finished"] else "",
         versions=row["versions"] if _is_json(row["versions"]) else "{}",
         git_commit=row["git_commit"] or "",
+        source=row["source"] or "",
     )
 
 
