@@ -4,14 +4,17 @@ import math
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, fields, replace
+from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
-from laws.forms import SYMBOLS, Array, Axis
+from laws.forms import SYMBOLS, Array, Axis, log_axes
 from laws.tables import Baseline, Measured, Trial
 from results.schema import LOSSES, METRICS
 
+Quantity = Literal["loss", "error", "-log"]
+"""Of what is fitted: a loss as it is; of a metric m in [0, 1] its error 1 - m, or -log m."""
 PLAIN = ("", 0.0)
 """The plain beam search, as (views, documents ranked again): over all views, nothing ranked again."""
 
@@ -59,6 +62,17 @@ class Points:
     metric: str = "loss"
     chance: float = math.nan
     """What guessing gives; NaN where unknown."""
+    c: Array | None = None
+    """Inference compute, FLOPs a query."""
+    family: NDArray[np.int64] | None = None
+    """Code of each point's family, from 0, where several are fitted together."""
+    train_flops: Array | None = None
+    infer_flops: Array | None = None
+    """FLOPs of all training, of inference a query; for planning and hold-outs, and not an axis."""
+    draws: Array | None = None
+    """(points, resamples): y over resampled queries, the same queries for every point."""
+    quantity: Quantity = "loss"
+    """What y is."""
 
     def __len__(self) -> int:
         return len(self.y)
@@ -71,8 +85,8 @@ class Points:
         return np.asarray(values, dtype=float)
 
     def logs(self, axes: Sequence[Axis]) -> Array:
-        """(points, axes): natural logarithms."""
-        return np.log(np.stack([self.axis(axis) for axis in axes], axis=1))
+        """(points, axes): natural logarithms; the codes of families as they are."""
+        return log_axes(axes, [self.axis(axis) for axis in axes])
 
     def distinct(self, axes: Sequence[Axis]) -> int:
         """Number of different points along these axes together."""
@@ -81,17 +95,11 @@ class Points:
     def where(self, mask: NDArray[np.bool_]) -> "Points":
         """The points at which `mask` (points,) is true."""
 
-        def kept(values: Array | None) -> Array | None:
-            return None if values is None else values[mask]
-
+        names = ("n", "d", "y", "beams", "lo", "hi", "c", "family", "train_flops", "infer_flops", "draws")
+        known = {name: values for name in names if (values := getattr(self, name)) is not None}
         return replace(
             self,
-            n=self.n[mask],
-            d=self.d[mask],
-            y=self.y[mask],
-            beams=kept(self.beams),
-            lo=kept(self.lo),
-            hi=kept(self.hi),
+            **{name: values[mask] for name, values in known.items()},
             run=tuple(run for run, stays in zip(self.run, mask, strict=True) if stays) if self.run else (),
         )
 
@@ -164,6 +172,7 @@ def select(trials: Sequence[Trial], metric: str, metric_chance: float = math.nan
         run=tuple(trial.run for trial in rows),
         metric=metric,
         chance=chance,
+        quantity="loss" if is_loss(metric) else "error",
     )
     return Selection(points=points, notes=tuple(notes))
 
