@@ -20,7 +20,8 @@ import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
 from laws.forms import SYMBOLS, Array, Axis
-from laws.points import Points, Selection
+from laws.points import Group, Points, Selection
+from laws.questions import Asked
 from laws.tables import BadTable
 from results.errors import first_line
 
@@ -61,6 +62,27 @@ class Columns:
     def words(self) -> dict[str, str]:
         """Roles that are names, and their columns."""
         return {role: name for role in ("run", "family") if (name := getattr(self, role)) is not None}
+
+
+def asked_of(path: str | Path, columns: Columns) -> list[Asked]:
+    """What may be asked of each family's points. Raises BadTable or OSError."""
+    name = Path(path).name
+    found = read_points(path, columns)
+    shared = {"corpus_hash": "", "identifiers": "", "init": "", "recipe": "", "split": ""}
+    named = {SYMBOLS[axis]: getattr(columns, axis) for axis in columns.axes}
+    definitions = {symbol: f"column {column!r} of {name}" for symbol, column in named.items()}
+    definitions["compute"] = f"column {columns.c!r} of {name}" if columns.c else "N times D"
+    return [
+        Asked(
+            group=Group(corpus=name, family=family or "all points", **shared),
+            points=selection.points,
+            axes=tuple(axis for axis in columns.axes if getattr(selection.points, axis) is not None),
+            notes=selection.notes,
+            definitions=definitions,
+            source=name,
+        )
+        for family, selection in found.items()
+    ]
 
 
 def read_points(path: str | Path, columns: Columns) -> dict[str, Selection]:

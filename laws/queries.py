@@ -35,7 +35,7 @@ class PerQuery:
     grids: tuple[Store, ...]
 
     def draws(self, trials: Sequence[str], metric: str, values: Array, count: int, seed: int) -> Array | None:
-        """(count, trials): the metric of each trial over resampled queries.
+        """(trials, count): the metric of each trial over resampled queries.
 
         None where a trial's queries are not there, differ from another's, or do not give its value (trials,).
         """
@@ -46,7 +46,7 @@ class PerQuery:
         queries = matrix.shape[1]
         rng = np.random.default_rng(seed)
         weights = rng.multinomial(queries, np.full(queries, 1 / queries), size=count) / queries
-        drawn: Array = weights @ matrix.T
+        drawn: Array = matrix @ weights.T
         return drawn
 
     def _table(self, trials: Sequence[str], metric: str) -> pa.Table | None:

@@ -122,3 +122,19 @@ def _null(law: Law, points: Points) -> Rival:
 def _jacobian(points: Points) -> float:
     """What turns a criterion of y = -log m into one of m: minus twice the sum of ln |dy/dm|, and dy/dm = -1/m."""
     return -2 * float(points.y.sum()) if points.quantity == "-log" else 0.0
+
+
+def _own_units(law: Law, points: Points) -> tuple[float, float]:
+    """RMSE of left-out points of the law and of the null model; an error in -log m is one of m times as large in m."""
+    assert law.leave_out is not None
+    factor = float(np.exp(-points.y).mean()) if points.quantity == "-log" else 1.0
+    return law.leave_out.rmse * factor, law.leave_out.null_rmse * factor
+
+
+def aicc(count: int, parameters: int, objective: float) -> float:
+    """Akaike's criterion for few points (Hurvich and Tsai 1989) of Gaussian residuals of unknown variance."""
+    size = parameters + 1
+    if count - size - 1 <= 0:
+        return math.inf
+    variance = max(objective / count, float(np.finfo(float).tiny))
+    return count * (math.log(2 * math.pi * variance) + 1) + 2 * size + 2 * size * (size + 1) / (count - size - 1)

@@ -5,18 +5,21 @@ This is what a scaling law is for, and the test that a curve through all points 
 
 import math
 from collections.abc import Iterator
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
+from scipy.stats import norm
 from scipy.stats import t as t_distribution
 
-from laws.fitting import Law, Options, fit
-from laws.forms import SYMBOLS, Array, Form
+from laws.fitting import Law, Options, ends, fit
+from laws.forms import SYMBOLS, Array, Axis, Form
 from laws.points import Points, short
+from laws.trust.residuals import at, columns, scale
 
 LEAST_VALUES = 3
 """Values that each axis of the form must keep."""
+_AXES: dict[str, Axis] = {"N": "n", "D": "d", "beams": "beams", "C": "c"}
 TOP = 0.2
 """Share of the distinct (N, D) that the hold-out of the largest compute takes."""
 
@@ -90,12 +93,10 @@ def _leaves_enough(form: Form, rest: Points) -> bool:
 def _held_out(form: Form, points: Points, axis: str, held: NDArray[np.bool_], options: Options) -> HoldOut:
     rest, asked = points.where(~held), points.where(held)
     law = fit(form, rest, options)
-    columns = [asked.axis(name) for name in form.axes]
-    predicted, measured = float(law.predict(columns).mean()), float(asked.y.mean())
-    values = compute(asked) if axis == "compute" else asked.axis(_AXES[axis])
-    ends = _interval(law, columns, predicted, len(set(asked.run)) or len(asked), options.interval)
-    lo, hi, sd, freedom = ends if ends else (None, None, None, None)
-    p = None if sd is None else 2 * float(t_distribution.sf(abs(predicted - measured) / sd, freedom)) if sd else 1.0
+    predicted, measured = float(at(law, asked).mean()), float(asked.y.mean())
+    values = asked.axis(_AXES[axis]) if axis in _AXES else compute(asked)
+    spread = _interval(law, asked, predicted)
+    lo, hi = spread.ends(predicted, options.interval) if spread else (None, None)
     return HoldOut(
         axis=axis,
         held=tuple(sorted({float(values.min()), float(values.max())})),
@@ -106,8 +107,43 @@ def _held_out(form: Form, points: Points, axis: str, held: NDArray[np.bool_], op
         error=(predicted - measured) / measured if measured else math.inf,
         lo=lo,
         hi=hi,
-        p=p,
+        p=spread.p(predicted - measured) if spread else None,
     )
 
 
-_AXES = {symbol: axis for axis, symbol in SYMBOLS.items()}
+def _interval(law: Law, asked: Points, predicted: float) -> "_Spread | None":
+    """How far the measured mean may lie from the predicted one; None where the fit leaves no noise to go by."""
+    freedom = law.n_points - len(law.parameters)
+    if freedom < 1 or not len(law.resampled):
+        return None
+    at_points = columns(law, asked)
+    curve = law.draws(at_points).mean(axis=1)
+    noise = law.noise / np.abs(scale(law.options.loss, asked, law.predict(at_points)))
+    # the points of one training share its luck, so only trainings average it out
+    own = float(np.sqrt(np.mean(noise**2) / (len(set(asked.run)) or len(asked))))
+    low, high = np.quantile(curve, ends(law.options.interval))
+    width = float(norm.ppf(ends(law.options.interval)[1]))
+    return _Spread(
+        below=math.hypot(max(predicted - low, 0) / width, own),
+        above=math.hypot(max(high - predicted, 0) / width, own),
+        freedom=freedom,
+    )
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Spread:
+    """Standard deviations below and above the prediction, and the degrees of freedom that they come from."""
+
+    below: float
+    above: float
+    freedom: int
+
+    def ends(self, predicted: float, interval: float) -> tuple[float, float]:
+        """Of the interval about the prediction."""
+        width = float(t_distribution.ppf(ends(interval)[1], self.freedom))
+        return predicted - width * self.below, predicted + width * self.above
+
+    def p(self, error: float) -> float:
+        """Chance of a measured mean at least as far off, on either side; `error` is predicted - measured."""
+        sd = self.below if error > 0 else self.above
+        return 2 * float(t_distribution.sf(abs(error) / sd, self.freedom)) if sd > 0 else float(error == 0)

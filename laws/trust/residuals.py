@@ -25,7 +25,7 @@ def scale(loss: Loss, points: Points, fitted: Array) -> Array:
 
 
 def linearised(law: Law, points: Points) -> tuple[Array, Array, Array]:
-    """Scaled residuals (points,), their gradient by the coordinates but its sign (points, p), and the scale (points,)."""
+    """Scaled residuals (points,), the scaled values' gradient (points, p), and the scale (points,)."""
     u = points.logs(law.form.axes) - law.centre
     value, gradient = law.form.evaluate(law.theta, u)
     by = scale(law.options.loss, points, value)
