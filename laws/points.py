@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from laws.forms import SYMBOLS, Array, Axis, log_axes
+from laws.queries import PerQuery
 from laws.tables import Baseline, Measured, Trial
 from results.schema import LOSSES, METRICS
 
@@ -137,13 +138,14 @@ def is_loss(metric: str) -> bool:
     return metric in LOSSES
 
 
-def label(metric: str) -> str:
-    """How the fitted quantity is written: `CGL`, `1 - Hit@10`."""
+def label(metric: str, quantity: Quantity | None = None) -> str:
+    """How the fitted quantity is written: `CGL`, `1 - Hit@10`, `-log Hit@10`; of a metric by default its error."""
     names = {"cgl": "CGL", "cgl_published": "CGL as published", "nll": "NLL", "ndcg": "nDCG", "hit": "Hit", "rr": "RR"}
+    before = {"loss": "", "error": "1 - ", "-log": "-log "}[quantity or ("error" if metric in METRICS else "loss")]
     if metric in METRICS:
         stem, depth = metric.split("@")
-        return f"1 - {names[stem]}@{depth}"
-    return names.get(metric, metric)
+        return f"{before}{names[stem]}@{depth}"
+    return before + names.get(metric, metric)
 
 
 def chance_of_metric(metric: str, group: Group, baselines: Iterable[Baseline]) -> float:
@@ -154,32 +156,72 @@ def chance_of_metric(metric: str, group: Group, baselines: Iterable[Baseline]) -
     return math.nan
 
 
-def select(trials: Sequence[Trial], metric: str, metric_chance: float = math.nan) -> Selection:
+def select(
+    trials: Sequence[Trial],
+    metric: str,
+    metric_chance: float = math.nan,
+    queries: PerQuery | None = None,
+    resamples: int = 0,
+    seed: int = 0,
+) -> Selection:
     """Points of one metric from the trials of one group.
 
     Of a loss its value is taken, of a metric the error 1 - metric. See `comparable` for what is left out.
+
+    Args:
+        queries: per-query tables, for the draws over shared queries.
+        resamples: how many draws; none where the tables do not cover all points.
     """
     rows, found, chance = comparable(trials, metric)
     notes = list(found)
     _mixtures(rows, metric, notes)
     chance = chance if is_loss(metric) else metric_chance
     measured = [_as_error(trial.measured[metric], metric) for trial in rows]
+    y = np.array([value.value for value in measured])
+    drawn = None
+    if queries is not None and rows:
+        plain = y if is_loss(metric) else 1 - y
+        drawn = queries.draws([trial.trial for trial in rows], metric, plain, resamples, seed)
+    flops = np.array([trial.infer_flops for trial in rows])
     points = Points(
         n=np.array([trial.n_params for trial in rows]),
         d=np.array([trial.d_pairs for trial in rows]),
         beams=None if is_loss(metric) else np.array([trial.beams for trial in rows]),
-        y=np.array([value.value for value in measured]),
+        y=y,
         lo=np.array([value.lo for value in measured]),
         hi=np.array([value.hi for value in measured]),
         run=tuple(trial.run for trial in rows),
         metric=metric,
         chance=chance,
-        quantity="loss" if is_loss(metric) else "error",
+        c=None if is_loss(metric) else flops,
         train_flops=np.array([trial.train_flops for trial in rows]),
-        infer_flops=None if is_loss(metric) else np.array([trial.infer_flops for trial in rows]),
+        infer_flops=flops,
+        draws=drawn if drawn is None or is_loss(metric) else 1 - drawn,
+        quantity="loss" if is_loss(metric) else "error",
         latency_ms=None if is_loss(metric) else np.array([trial.latency_ms for trial in rows]),
     )
     return Selection(points=points, notes=tuple(notes))
+
+
+def on_log(points: Points) -> Points | None:
+    """Points of an error 1 - m as those of -log m, where every m, its ends and its draws are positive; else None."""
+
+    def turned(errors: Array | None) -> Array | None:
+        return None if errors is None else -np.log1p(-errors)
+
+    columns = [values for values in (points.y, points.hi, points.draws) if values is not None]
+    if points.quantity != "error" or any((values >= 1).any() for values in columns):
+        return None
+    chance = -math.log1p(-points.chance) if points.chance < 1 else math.nan
+    return replace(
+        points,
+        y=-np.log1p(-points.y),
+        lo=turned(points.lo),
+        hi=turned(points.hi),
+        draws=turned(points.draws),
+        chance=chance,
+        quantity="-log",
+    )
 
 
 def comparable(trials: Sequence[Trial], metric: str) -> tuple[list[Trial], tuple[str, ...], float]:
@@ -335,13 +377,16 @@ def _mixtures(rows: Sequence[Trial], metric: str, notes: list[str]) -> None:
             notes.append(f"mixed {words}: {', '.join(f'{value:g}' for value in sorted(values))}")
 
 
-def fix(points: Points, free: Sequence[Axis]) -> tuple[Points, dict[Axis, float]]:
+def fix(points: Points, free: Sequence[Axis], axes: Sequence[Axis] | None = None) -> tuple[Points, dict[Axis, float]]:
     """Hold the other axes at the combination with the most distinct points along `free`; the largest of equals.
 
     In a full grid that is the largest value of each; where only one model was trained on every D, it is that model.
+
+    Args:
+        axes: all that there are; by default N, D, and beams where the points have them.
     """
-    axes: tuple[Axis, ...] = ("n", "d") if points.beams is None else ("n", "d", "beams")
-    held = [axis for axis in axes if axis not in free]
+    own: Sequence[Axis] = ("n", "d") if points.beams is None else ("n", "d", "beams")
+    held = [axis for axis in axes or own if axis not in free]
     if not held or not len(points):
         return points, {}
     columns = np.stack([points.axis(axis) for axis in held], axis=1)

@@ -9,6 +9,7 @@ from typing import Any
 
 import pyarrow as pa
 
+from laws.queries import PerQuery
 from laws.tuning import Study, studies_of
 from results.errors import BadAddress, TornFile, first_line
 from results.local import LocalStore
@@ -76,7 +77,7 @@ class Trial:
     n_embedding: int | None
     train_flops: float
     infer_flops: float
-    """A query."""
+    """A query's; NaN where an older table does not say."""
     latency_ms: float
     """A query's share of its batch's wall time."""
     measured: dict[str, Measured]
@@ -87,6 +88,8 @@ class Trial:
     finished: str
     versions: str
     git_commit: str
+    source: str
+    """Who published it; empty where a sweep measured it."""
 
     @property
     def run(self) -> str:
@@ -127,6 +130,8 @@ class Tables:
     """Rows left out because another one is of the same training, evaluation and budget."""
     studies: tuple[Study, ...] = ()
     """Of learning rates."""
+    queries: PerQuery | None = None
+    """What every trial says of each query, where that was kept."""
 
     @property
     def failed(self) -> tuple[Trial, ...]:
@@ -178,6 +183,7 @@ def read_tables(folders: Sequence[str | Path]) -> Tables:
         baselines=tuple(baselines.values()),
         duplicates=len(trials) - len(unique),
         studies=studies_of(tuning),
+        queries=PerQuery(grids=tuple(grids)),
     )
 
 
@@ -272,6 +278,7 @@ def _trial(row: dict[str, Any], grid: str) -> Trial:
         finished=row["finished"].isoformat() if row["finished"] else "",
         versions=row["versions"] if _is_json(row["versions"]) else "{}",
         git_commit=row["git_commit"] or "",
+        source=row["source"] or "",
     )
 
 

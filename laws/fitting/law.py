@@ -136,7 +136,7 @@ def fit(form: Form, points: Points, options: Options | None = None) -> Law:
     """The best fit of `form` to the points, lower values being better.
 
     Raises ValueError where a value is not finite, an axis is not positive, or there are fewer than two
-    distinct points. Fewer points than parameters do fit - exactly, and mean nothing: see `laws.verdict`.
+    distinct points. Fewer points than parameters do fit - exactly, and mean nothing: see `laws.trust.verdict`.
     """
     options = options or Options()
     _check(form, points)

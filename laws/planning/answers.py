@@ -53,7 +53,7 @@ class Reach:
     probability: float = 0.9
 
 
-Asked = Predict | Spend | Reach
+Inquiry = Predict | Spend | Reach
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -117,7 +117,7 @@ class Reply:
     refused: tuple[Refusal, ...]
 
 
-def ask(findings: Sequence[Finding], asked: Asked, terms: Terms) -> Reply:
+def ask(findings: Sequence[Finding], asked: Inquiry, terms: Terms) -> Reply:
     """Answer by every group and metric.
 
     Raises:
@@ -156,7 +156,7 @@ def _why(findings: Sequence[Finding]) -> str:
     return "; ".join(dict.fromkeys(f"{name(one.group)}: {one.verdict.reason}" for one in findings)) or "nothing fitted"
 
 
-def _answer(by: Answering, asked: Asked, terms: Terms, is_best: bool) -> Answer | Refusal:
+def _answer(by: Answering, asked: Inquiry, terms: Terms, is_best: bool) -> Answer | Refusal:
     costs = by.costs(terms.per_nd)
     if isinstance(asked, Predict):
         values = {**by.finding.held, **asked.point}

@@ -1,4 +1,4 @@
-"""Which law answers a question: of each group and metric the one whose axes fit it, by verdict and by AICc."""
+"""Which law answers a question: of each group and metric the one whose axes fit it, the best of its rivals."""
 
 import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -134,10 +134,10 @@ def _trust(finding: Finding) -> int:
     return TRUST.index(finding.verdict.word) if finding.verdict.word in TRUST else len(TRUST)
 
 
-def _order(finding: Finding) -> tuple[float, float]:
-    """The best first: the least AICc, and where there are too few points for it the least error."""
+def _order(finding: Finding) -> tuple[bool, float]:
+    """The best of its rivals first, the others by AICc."""
     assert finding.law is not None
-    return finding.law.aicc, finding.law.rmse
+    return not finding.is_best, finding.law.aicc
 
 
 def _by_question(findings: Iterable[Finding]) -> list[list[Finding]]:

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 
 from rich.console import Console
 
-from laws.planning.answers import Asked, Predict, Reach, Spend, Terms, ask
+from laws.planning.answers import Inquiry, Predict, Reach, Spend, Terms, ask
 from laws.planning.showing import as_json, show
 from laws.planning.space import BadQuestion, Where, read_point, read_where
 from laws.study import Finding
@@ -15,7 +15,7 @@ from laws.study import Finding
 
 def read_question(
     predict: str | None, target: str | None, budget: float | None, queries: float, probability: float
-) -> Asked:
+) -> Inquiry:
     """The question of a command line that asks one.
 
     Raises:
@@ -41,7 +41,7 @@ def read_terms(where: str | None, per_nd: float | None) -> Terms:
     return Terms(where=read_where(where) if where else Where(), per_nd=per_nd)
 
 
-def answer(findings: Sequence[Finding], asked: Asked, terms: Terms, *, json_out: bool = False) -> int:
+def answer(findings: Sequence[Finding], asked: Inquiry, terms: Terms, *, json_out: bool = False) -> int:
     """Ask and print. 0: there is an answer, 1: all laws refuse one, 2: it cannot be asked so."""
     try:
         reply = ask(findings, asked, terms)

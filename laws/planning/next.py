@@ -125,12 +125,7 @@ def _greedy(fields: Sequence[Field], flops: float, cells: int | None, *, by_pric
     state = _State(fields=list(fields), first=[one.design.variance for one in fields])
     worth = WORTH if cells is not None and math.isinf(flops) else 0.0
     while cells is None or len(state.chosen) < cells:
-        best = _best(
-            state,
-            flops - state.spent,
-            worth=WORTH if cells is not None and math.isinf(flops) else 0.0,
-            by_price=by_price,
-        )
+        best = _best(state, flops - state.spent, worth=worth, by_price=by_price)
         if best is None:
             break
         state.take(*best)
@@ -138,7 +133,7 @@ def _greedy(fields: Sequence[Field], flops: float, cells: int | None, *, by_pric
 
 
 def _best(state: _State, left: float, *, worth: float, by_price: bool) -> tuple[int, int, float] | None:
-    """Field, number and FLOPs of the cell to take next; None where none that is left is affordable and tells anything."""
+    """Field, number and FLOPs of the cell to take next; None where none that is left is affordable and worth it."""
     offers = []
     for at, mine in enumerate(state.fields):
         if not mine.cells:

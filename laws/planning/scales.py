@@ -16,7 +16,7 @@ class Scale:
     @property
     def name(self) -> str:
         """How the metric itself is written: `CGL`, `Hit@10`."""
-        return label(self.metric).removeprefix("1 - ")
+        return label(self.metric, "loss")
 
     @property
     def is_loss(self) -> bool:

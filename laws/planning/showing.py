@@ -11,7 +11,7 @@ from laws.forms import SYMBOLS, Axis
 from laws.planning.answers import (
     Answer,
     Answering,
-    Asked,
+    Inquiry,
     Plan,
     Predict,
     Prediction,
@@ -36,7 +36,7 @@ def plain(*columns: str, left: Sequence[str] = (), title: str = "") -> Table:
     return table
 
 
-def show(reply: Reply, asked: Asked, console: Console) -> None:
+def show(reply: Reply, asked: Inquiry, console: Console) -> None:
     """One table, then what warns of it, then what was refused."""
     if reply.answers:
         console.print(_table(reply.answers, asked))
@@ -49,7 +49,7 @@ def show(reply: Reply, asked: Asked, console: Console) -> None:
         console.print(f"{refusal.title}: {refusal.reason}", markup=False, highlight=False, soft_wrap=True)
 
 
-def _table(answers: Sequence[Answer], asked: Asked) -> Table:
+def _table(answers: Sequence[Answer], asked: Inquiry) -> Table:
     if isinstance(asked, Predict):
         table = plain(
             "law", "predicted", "extrapolates", "verdict", left=("extrapolates", "verdict"), title=_title(asked)
@@ -102,7 +102,7 @@ def _way_cells(ways: Ways, way: Cheapest) -> list[str]:
     ]
 
 
-def _title(asked: Asked) -> str:
+def _title(asked: Inquiry) -> str:
     match asked:
         case Predict():
             return f"At {configuration_words(asked.point)}"
@@ -154,7 +154,7 @@ def _verdict(by: Answering) -> str:
     return by.finding.verdict.word
 
 
-def _notes(reply: Reply, asked: Asked) -> list[str]:
+def _notes(reply: Reply, asked: Inquiry) -> list[str]:
     """Verdicts that are no plain yes, edges of what was searched, and where costs come from."""
     notes = [f"{one.by.title}: {one.by.warning}" for one in reply.answers if one.by.warning]
     for one in reply.answers:
@@ -170,12 +170,12 @@ def _notes(reply: Reply, asked: Asked) -> list[str]:
     return list(dict.fromkeys(notes))
 
 
-def asked_probability(asked: Asked) -> float:
+def asked_probability(asked: Inquiry) -> float:
     """Of a target; 0 of other questions."""
     return asked.probability if isinstance(asked, Reach) else 0.0
 
 
-def _cost_lines(costs: Costs, asked: Asked) -> list[str]:
+def _cost_lines(costs: Costs, asked: Inquiry) -> list[str]:
     if not costs.training.n_points:
         lines = [
             f"training FLOPs taken as {costs.training.text}: right where D counts tokens, else give --flops-per-nd"
@@ -193,7 +193,7 @@ def _cost_line(what: str, cost: Cost) -> str:
 # ---------------------------------------------------------------- JSON
 
 
-def as_json(reply: Reply, asked: Asked) -> dict[str, Any]:
+def as_json(reply: Reply, asked: Inquiry) -> dict[str, Any]:
     """Plain values; a number that is not there is null."""
     return {
         "question": _question(asked),
@@ -202,7 +202,7 @@ def as_json(reply: Reply, asked: Asked) -> dict[str, Any]:
     }
 
 
-def _question(asked: Asked) -> dict[str, Any]:
+def _question(asked: Inquiry) -> dict[str, Any]:
     match asked:
         case Predict():
             return {"predict": dict(asked.point)}
