@@ -36,6 +36,8 @@ class Candidate:
     seed: int
     beams: int | None
     """None where identifiers are sampled."""
+    max_new_tokens: int | None
+    """None: as long as an identifier is."""
     is_plain: bool
     """Whether its budget is a plain beam search: over all views, nothing ranked again."""
     budget: str
@@ -95,6 +97,7 @@ def _candidate(plan: Plan, trial: Trial, flops: Mapping[str, float]) -> Candidat
         n=trial.n_params,
         d=trial.pairs,
         beams=trial.budget.beams,
+        max_new_tokens=trial.budget.max_new_tokens,
         is_plain=_is_plain(trial.budget),
         budget=trial.budget.label,
         run=trial.train,
