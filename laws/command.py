@@ -39,11 +39,7 @@ def run(folders: Sequence[str], out: str | None, metrics: Sequence[str], place: 
         place: where in W&B the report is shown too; what becomes of it there does not change the exit code.
     """
 
-    def read() -> tuple[Tables, list[Finding]]:
-        tables = read_tables(folders)
-        return tables, study(tables, metrics)
-
-    return _report(read, out or folders[0], "" if out else "report", place)
+    return _report(lambda: fit_folders(folders, metrics), out or folders[0], "" if out else "report", place)
 
 
 def run_table(path: str, out: str | None, columns: Columns, names: Sequence[str] = ()) -> int:
@@ -54,13 +50,22 @@ def run_table(path: str, out: str | None, columns: Columns, names: Sequence[str]
         names: of the forms to fit, see `laws.questions.form_name`; all that its axes allow if empty.
     """
 
-    def read() -> tuple[Tables, list[Finding]]:
-        findings = [finding for asked in asked_of(path, columns) for finding in answer(asked, names=names)]
-        if not findings:
-            raise BadTable(f"{path}: no form of {', '.join(names)} runs along {', '.join(columns.axes)}")
-        return Tables(folders=(Path(path).name,), trials=(), baselines=(), duplicates=0), findings
+    folder = out or str(Path(path).with_suffix("")) + "-laws"
+    return _report(lambda: fit_table(path, columns, names), folder, "", None)
 
-    return _report(read, out or str(Path(path).with_suffix("")) + "-laws", "", None)
+
+def fit_folders(folders: Sequence[str], metrics: Sequence[str]) -> tuple[Tables, list[Finding]]:
+    """Read and fit. Raises BadTable or OSError."""
+    tables = read_tables(folders)
+    return tables, study(tables, metrics)
+
+
+def fit_table(path: str, columns: Columns, names: Sequence[str] = ()) -> tuple[Tables, list[Finding]]:
+    """Read and fit anybody's table of points. Raises BadTable or OSError."""
+    findings = [finding for asked in asked_of(path, columns) for finding in answer(asked, names=names)]
+    if not findings:
+        raise BadTable(f"{path}: no form of {', '.join(names)} runs along {', '.join(columns.axes)}")
+    return Tables(folders=(Path(path).name,), trials=(), baselines=(), duplicates=0), findings
 
 
 def _report(read: Callable[[], tuple[Tables, list[Finding]]], out: str, below: str, place: Place | None) -> int:

@@ -13,6 +13,7 @@ from orchestrator.grid import Grid, Loaded, load
 from orchestrator.plan import Plan, failed, finished, read_summary
 from orchestrator.steps import Graph, Trial, recipe_of
 from orchestrator.tuned import expand_tuned
+from results.opening import open_store
 from results.store import Store
 from workers.errors import BadInput
 from workers.settings import Budget
@@ -59,6 +60,14 @@ class Candidates:
     trials: tuple[Candidate, ...]
     assumed: tuple[str, ...]
     """What the FLOPs were estimated without, in words."""
+
+
+def results_of(folder: str) -> Store:
+    """The results folder that a folder is, or that a grid's own folder lies in. Raises BadAddress."""
+    store = open_store(folder)
+    if "trials" not in store.listing(""):
+        return store
+    return open_store(folder.rstrip("/").rpartition("/")[0] or ".")
 
 
 def read_candidates(path: Path, store: Store) -> Candidates:

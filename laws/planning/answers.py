@@ -135,11 +135,13 @@ def ask(findings: Sequence[Finding], asked: Inquiry, terms: Terms) -> Reply:
     answers, refused, seen = [], [], set[tuple[object, str]]()
     for one in answering:
         question = (one.finding.group, one.finding.metric)
-        if one.finding.verdict.word == "no law":
-            refused.append(Refusal(title=one.title, reason=f"no law: {one.finding.verdict.reason}"))
-            continue
-        found = _answer(one, asked, terms, is_best=question not in seen)
+        is_best = question not in seen
         seen.add(question)
+        if one.finding.verdict.word == "no law":
+            if is_best:  # of a rival nobody needs to hear it
+                refused.append(Refusal(title=one.title, reason=f"no law: {one.finding.verdict.reason}"))
+            continue
+        found = _answer(one, asked, terms, is_best)
         if isinstance(found, Refusal):
             refused.append(found)
         else:

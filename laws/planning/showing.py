@@ -52,7 +52,12 @@ def show(reply: Reply, asked: Inquiry, console: Console) -> None:
 def _table(answers: Sequence[Answer], asked: Inquiry) -> Table:
     if isinstance(asked, Predict):
         table = plain(
-            "law", "predicted", "extrapolates", "verdict", left=("extrapolates", "verdict"), title=_title(asked)
+            "law",
+            "predicted",
+            "beyond the points",
+            "verdict",
+            left=("beyond the points", "verdict"),
+            title=_title(asked),
         )
         for one in answers:
             if isinstance(one, Prediction):
@@ -63,7 +68,7 @@ def _table(answers: Sequence[Answer], asked: Inquiry) -> Table:
         return table
     if isinstance(asked, Spend):
         names = ("N", "D", "budget", *(("training",) if asked.queries else ()))
-        table = plain("law", *names, "predicted", "extrapolates", left=("extrapolates",), title=_title(asked))
+        table = plain("law", *names, "predicted", "beyond the points", left=("beyond the points",), title=_title(asked))
         for one in answers:
             if isinstance(one, Plan):
                 bands = one.optimum.bands
@@ -78,7 +83,7 @@ def _table(answers: Sequence[Answer], asked: Inquiry) -> Table:
                 )
         return table
     columns = ("reaches it", "N", "D", "budget", "FLOPs", "predicted")
-    table = plain("law", *columns, "extrapolates", left=("extrapolates",), title=_title(asked))
+    table = plain("law", *columns, "beyond the points", left=("beyond the points",), title=_title(asked))
     for one in answers:
         if isinstance(one, Ways):
             for way in (one.likely, one.sure):
@@ -156,7 +161,8 @@ def _verdict(by: Answering) -> str:
 
 def _notes(reply: Reply, asked: Inquiry) -> list[str]:
     """Verdicts that are no plain yes, edges of what was searched, and where costs come from."""
-    notes = [f"{one.by.title}: {one.by.warning}" for one in reply.answers if one.by.warning]
+    best = [one for one in reply.answers if not isinstance(one, Prediction) or one.is_best]
+    notes = [f"{one.by.title}: {one.by.warning}" for one in best if one.by.warning]
     for one in reply.answers:
         edges = one.optimum.edges if isinstance(one, Plan) else one.likely.edges if isinstance(one, Ways) else ()
         if edges:
