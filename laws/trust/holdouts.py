@@ -12,10 +12,11 @@ from numpy.typing import NDArray
 from scipy.stats import norm
 from scipy.stats import t as t_distribution
 
-from laws.fitting import Law, Options, ends, fit
+from laws.fitting import Law, Options, fit
+from laws.fitting.law import ends
 from laws.forms import SYMBOLS, Array, Axis, Form
 from laws.points import Points, short
-from laws.trust.residuals import NEGLIGIBLE, at, columns, scale
+from laws.trust.residuals import NEGLIGIBLE, at, columns, noise_at
 
 LEAST_VALUES = 3
 """Values that each axis of the form must keep."""
@@ -118,7 +119,7 @@ def _interval(law: Law, asked: Points, predicted: float, rounding: float) -> "_S
         return None
     at_points = columns(law, asked)
     curve = law.draws(at_points).mean(axis=1)
-    noise = law.noise / np.abs(scale(law.options.loss, asked, law.predict(at_points)))
+    noise = noise_at(law, law.predict(at_points))
     # the points of one training share its luck, so only trainings average it out
     own = float(np.sqrt(np.mean(noise**2) / (len(set(asked.run)) or len(asked))))
     low, high = np.quantile(curve, ends(law.options.interval))

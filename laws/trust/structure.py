@@ -17,10 +17,10 @@ from laws.fitting import Law
 from laws.forms import Array
 from laws.points import Points
 from laws.trust.alternatives import Alternative, alternatives, refitted
-from laws.trust.residuals import NEGLIGIBLE, at, linearised
+from laws.trust.residuals import NEGLIGIBLE, Residuals, at, residuals_of
 
 DRAWS = 2000
-CLEAR = 0.02
+CLEAR = 0.01
 """Above this p the directions alone are not clear, and the law is fitted again with each alternative."""
 
 
@@ -40,15 +40,15 @@ class Structure:
 
 def structure(law: Law, points: Points, seed: int = 0) -> Structure | None:
     """The structure of a law's residuals; None where fewer than two degrees of freedom are left to show one."""
-    residual, jacobian, scale = linearised(law, points)
+    found = residuals_of(law, points)
+    residual, scale, u = found.values, found.scale, found.problem.u
     cells = _Cells.of(law, points)
-    basis = _basis(cells.sums(jacobian))
+    basis = _basis(cells.sums(found.slopes))
     if cells.count - basis.shape[1] < 2:
         return None
     if np.sqrt(np.mean((points.y - at(law, points)) ** 2)) <= NEGLIGIBLE * np.ptp(points.y):
         return Structure(p=1.0, share=0.0, what="nothing", lack_of_fit=None)
     others = alternatives(law, points)
-    u = points.logs(law.form.axes) - law.centre
     columns = np.stack([other.direction(law, u) for other in others], axis=1)
     directions, kept = _orthogonal(cells.sums(columns * scale[:, None]), basis)
     if not len(kept):
@@ -59,7 +59,7 @@ def structure(law: Law, points: Points, seed: int = 0) -> Structure | None:
     observed = cells.sums(residual)
     shares = (directions.T @ observed) ** 2 / float(observed @ observed)
     if _p(drawn, shares.max()) > CLEAR:
-        shares = np.array([_refitted_share(law, points, others[index], cells, residual) for index in kept])
+        shares = np.array([_refitted_share(law, found, others[index], cells) for index in kept])
     best = int(shares.argmax())
     return Structure(
         p=_p(drawn, shares[best]),
@@ -73,10 +73,10 @@ def _p(drawn: Array, share: float) -> float:
     return float((1 + (drawn >= share).sum()) / (1 + len(drawn)))
 
 
-def _refitted_share(law: Law, points: Points, other: Alternative, cells: "_Cells", residual: Array) -> float:
+def _refitted_share(law: Law, found: Residuals, other: Alternative, cells: "_Cells") -> float:
     """Of what the residuals leave between cells, the share that the law loses when it is fitted again."""
-    between = float((cells.sums(residual) ** 2).sum())
-    return (float((residual**2).sum()) - refitted(law, points, other)) / between
+    between = float((cells.sums(found.values) ** 2).sum())
+    return (float((found.values**2).sum()) - refitted(law, found, other)) / between
 
 
 @dataclass(frozen=True, kw_only=True)
