@@ -94,12 +94,12 @@ def _descend(
         gain = np.where(better, cost - seen.cost, 0.0)
         before = damped[running]
         state.take(better, running[better], seen)
-        kept = [gain > 0.75 * promised, gain > 0.25 * promised, better]
-        factor = np.select(kept, [0.1, 0.5, 2.0], default=6.0)
+        told = [~better, gain > 0.75 * promised, gain > 0.25 * promised]
+        factor = np.select(told, [6.0, 0.1, 0.5], default=2.0)
         damped[running] = np.clip(before * factor, *_DAMPING)
         small = gain <= tolerance * cost
         still[running] = np.where(small, still[running] + 1, 0)
-        sure = (promised <= tolerance * cost) & (before <= 1)
+        sure = (np.abs(promised) <= tolerance * cost) & (before <= 1) & (np.abs(step).max(axis=1) < _STRIDE)
         ended = (small & sure) | ((still[running] >= _STILL) & (better | (before > 1e6)))
         running = running[~(ended | (state.cost[running] <= 0))]
     return state.theta, state.cost
