@@ -272,7 +272,7 @@ def _sections(findings: Sequence[Finding], sweep: str, members: Sequence[Group],
         cards = []
         for finding in alike:
             svg, name = None, group_name(finding.group, members)
-            if finding.law is not None:
+            if finding.law is not None and len(form.axes) <= 2:
                 over = "-".join(SYMBOLS[axis] for axis in form.axes)
                 stem = slug(f"{sweep} {name} {metric} {form.name} {over}")
                 svg = Markup(figures.save(draw(finding, limits), folder, stem))

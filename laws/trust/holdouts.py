@@ -12,10 +12,11 @@ from numpy.typing import NDArray
 from scipy.stats import norm
 from scipy.stats import t as t_distribution
 
-from laws.fitting import Law, Options, ends, fit
+from laws.fitting import Law, Options, fit
+from laws.fitting.law import ends
 from laws.forms import SYMBOLS, Array, Axis, Form
 from laws.points import Points, short
-from laws.trust.residuals import at, columns, scale
+from laws.trust.residuals import NEGLIGIBLE, at, columns, noise_at
 
 LEAST_VALUES = 3
 """Values that each axis of the form must keep."""
@@ -95,7 +96,7 @@ def _held_out(form: Form, points: Points, axis: str, held: NDArray[np.bool_], op
     law = fit(form, rest, options)
     predicted, measured = float(at(law, asked).mean()), float(asked.y.mean())
     values = asked.axis(_AXES[axis]) if axis in _AXES else compute(asked)
-    spread = _interval(law, asked, predicted)
+    spread = _interval(law, asked, predicted, NEGLIGIBLE * float(np.ptp(points.y)))
     lo, hi = spread.ends(predicted, options.interval) if spread else (None, None)
     return HoldOut(
         axis=axis,
@@ -111,21 +112,21 @@ def _held_out(form: Form, points: Points, axis: str, held: NDArray[np.bool_], op
     )
 
 
-def _interval(law: Law, asked: Points, predicted: float) -> "_Spread | None":
+def _interval(law: Law, asked: Points, predicted: float, rounding: float) -> "_Spread | None":
     """How far the measured mean may lie from the predicted one; None where the fit leaves no noise to go by."""
     freedom = law.n_points - len(law.parameters)
     if freedom < 1 or not len(law.resampled):
         return None
     at_points = columns(law, asked)
     curve = law.draws(at_points).mean(axis=1)
-    noise = law.noise / np.abs(scale(law.options.loss, asked, law.predict(at_points)))
+    noise = noise_at(law, law.predict(at_points))
     # the points of one training share its luck, so only trainings average it out
     own = float(np.sqrt(np.mean(noise**2) / (len(set(asked.run)) or len(asked))))
     low, high = np.quantile(curve, ends(law.options.interval))
     width = float(norm.ppf(ends(law.options.interval)[1]))
     return _Spread(
-        below=math.hypot(max(predicted - low, 0) / width, own),
-        above=math.hypot(max(high - predicted, 0) / width, own),
+        below=math.hypot(max(predicted - low, 0) / width, own, rounding),
+        above=math.hypot(max(high - predicted, 0) / width, own, rounding),
         freedom=freedom,
     )
 

@@ -17,12 +17,10 @@ from laws.fitting import Law
 from laws.forms import Array
 from laws.points import Points
 from laws.trust.alternatives import Alternative, alternatives, refitted
-from laws.trust.residuals import at, linearised
+from laws.trust.residuals import NEGLIGIBLE, Residuals, at, residuals_of
 
 DRAWS = 2000
-NEGLIGIBLE = 1e-6
-"""Residuals below this share of the spread of y are rounding, and of no structure that matters."""
-CLEAR = 0.02
+CLEAR = 0.01
 """Above this p the directions alone are not clear, and the law is fitted again with each alternative."""
 
 
@@ -42,15 +40,15 @@ class Structure:
 
 def structure(law: Law, points: Points, seed: int = 0) -> Structure | None:
     """The structure of a law's residuals; None where fewer than two degrees of freedom are left to show one."""
-    residual, jacobian, scale = linearised(law, points)
+    found = residuals_of(law, points)
+    residual, scale, u = found.values, found.scale, found.problem.u
     cells = _Cells.of(law, points)
-    basis = _basis(cells.sums(jacobian))
+    basis = _basis(cells.sums(found.slopes))
     if cells.count - basis.shape[1] < 2:
         return None
     if np.sqrt(np.mean((points.y - at(law, points)) ** 2)) <= NEGLIGIBLE * np.ptp(points.y):
         return Structure(p=1.0, share=0.0, what="nothing", lack_of_fit=None)
     others = alternatives(law, points)
-    u = points.logs(law.form.axes) - law.centre
     columns = np.stack([other.direction(law, u) for other in others], axis=1)
     directions, kept = _orthogonal(cells.sums(columns * scale[:, None]), basis)
     if not len(kept):
@@ -61,7 +59,7 @@ def structure(law: Law, points: Points, seed: int = 0) -> Structure | None:
     observed = cells.sums(residual)
     shares = (directions.T @ observed) ** 2 / float(observed @ observed)
     if _p(drawn, shares.max()) > CLEAR:
-        shares = np.array([_refitted_share(law, points, others[index], cells, residual) for index in kept])
+        shares = np.array([_refitted_share(law, found, others[index], cells) for index in kept])
     best = int(shares.argmax())
     return Structure(
         p=_p(drawn, shares[best]),
@@ -75,10 +73,10 @@ def _p(drawn: Array, share: float) -> float:
     return float((1 + (drawn >= share).sum()) / (1 + len(drawn)))
 
 
-def _refitted_share(law: Law, points: Points, other: Alternative, cells: "_Cells", residual: Array) -> float:
+def _refitted_share(law: Law, found: Residuals, other: Alternative, cells: "_Cells") -> float:
     """Of what the residuals leave between cells, the share that the law loses when it is fitted again."""
-    between = float((cells.sums(residual) ** 2).sum())
-    return (float((residual**2).sum()) - refitted(law, points, other)) / between
+    between = float((cells.sums(found.values) ** 2).sum())
+    return (float((found.values**2).sum()) - refitted(law, found, other)) / between
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -137,7 +135,9 @@ class _Cells:
 def _basis(jacobian: Array) -> Array:
     """(cells, rank): an orthonormal basis of what the parameters can take up; columns without effect are left out."""
     norms = np.sqrt((jacobian**2).sum(axis=0))
-    kept = norms > 1e-9 * norms.max()
+    kept = norms > max(1e-9 * float(norms.max()), 1e-150)
+    if not kept.any():
+        return np.empty((len(jacobian), 0))
     left, sizes, _ = np.linalg.svd(jacobian[:, kept] / norms[kept], full_matrices=False)
     basis: Array = left[:, sizes > 1e-7 * sizes[0]]
     return basis

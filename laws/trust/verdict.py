@@ -24,7 +24,7 @@ from laws.forms import SYMBOLS, Form
 from laws.points import Points, label, short
 from laws.trust.comparison import Comparison
 from laws.trust.holdouts import LEAST_VALUES, HoldOut, hold_outs
-from laws.trust.residuals import explained, independent
+from laws.trust.residuals import independent, null_model
 from laws.trust.structure import Structure, structure
 
 Word = Literal["supported", "weak", "under-determined", "no law"]
@@ -167,7 +167,7 @@ def _under_determined(law: Law) -> Verdict | None:
 def p_value(law: Law, points: Points) -> float:
     """Of the F test of the law against the mean; 1 where no degree of freedom is left."""
     extra, left = len(law.parameters) - 1, independent(law, points) - len(law.parameters)
-    share = explained(law, points)
+    share = null_model(law, points).explained
     if left < 1:
         return 1.0
     if share >= 1:
@@ -178,11 +178,10 @@ def p_value(law: Law, points: Points) -> float:
 def _no_better_than_mean(law: Law, points: Points) -> Verdict | None:
     if law.n_distinct < FEW_PER_PARAMETER * len(law.parameters) and _always_falls(law, points):
         return None  # too few points for the test to have any power: see `_under_determined`
-    chance = p_value(law, points)
+    chance, share = p_value(law, points), null_model(law, points).explained
     if chance > SIGNIFICANCE:
         return Verdict(
-            word="no law",
-            reason=f"no better than the mean of the points (F test p = {chance:.2g}, R² {explained(law, points):.2f})",
+            word="no law", reason=f"no better than the mean of the points (F test p = {chance:.2g}, R² {share:.2f})"
         )
     return None
 
