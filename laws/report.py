@@ -16,8 +16,8 @@ from markupsafe import Markup, escape
 from laws import figures, tuning, tuning_figures
 from laws.fitting import INTERVAL, Options
 from laws.forms import SYMBOLS
-from laws.points import Group, groups, label, short
-from laws.study import Finding, unasked
+from laws.points import Group, label, short
+from laws.study import Finding, members, unasked
 from laws.summaries import Summary, summarise
 from laws.tables import Baseline, Measured, Tables, Trial
 from results.files import write_atomically
@@ -199,11 +199,12 @@ def sweep_name(sweep: tuple[str, str, str], among: Iterable[tuple[str, str, str]
     """Corpus and identifiers; with the corpus's hash where two corpora share a name."""
     corpus, corpus_hash, identifiers = sweep
     twins = {other[1] for other in among if other[0] == corpus}
-    return f"{corpus} [{corpus_hash[:8]}], {identifiers}" if len(twins) > 1 else f"{corpus}, {identifiers}"
+    name = f"{corpus} [{corpus_hash[:8]}]" if len(twins) > 1 else corpus
+    return f"{name}, {identifiers}" if identifiers else name
 
 
 def _sweeps(tables: Tables, findings: Sequence[Finding], folder: Path) -> list[Sweep]:
-    by_group = groups(tables.trials)
+    by_group = members(tables, findings)
     names = list(dict.fromkeys(group.sweep for group in by_group))
     return [_sweep(tables, name, names, by_group, findings, folder) for name in names]
 
@@ -217,25 +218,25 @@ def _sweep(
     folder: Path,
 ) -> Sweep:
     name = sweep_name(sweep, sweeps)
-    members = {group: trials for group, trials in by_group.items() if group.sweep == sweep}
+    mine_by_group = {group: trials for group, trials in by_group.items() if group.sweep == sweep}
     mine = tuple(finding for finding in findings if finding.group.sweep == sweep)
     baselines = tuple(
         sorted((row for row in tables.baselines if (row.corpus, row.corpus_hash) == sweep[:2]), key=_by_strength)
     )
     budgets = []
-    for group, trials in members.items():
+    for group, trials in mine_by_group.items():
         figure = figures.budgets(trials, "hit@10", baselines)
         if figure is not None:
-            stem = slug(f"{name} {group_name(group, members)} hit@10 by beams")
+            stem = slug(f"{name} {group_name(group, mine_by_group)} hit@10 by beams")
             budgets.append(Markup(figures.save(figure, folder, stem)))
     return Sweep(
         name=name,
         anchor=slug(name),
-        summaries=tuple(summarise(group_name(group, members), trials) for group, trials in members.items()),
+        summaries=tuple(summarise(group_name(group, mine_by_group), trials) for group, trials in mine_by_group.items()),
         baselines=baselines,
         budgets=tuple(budgets),
-        sections=tuple(_sections([one for one in mine if one.could_be_asked], name, list(members), folder)),
-        unasked=unasked(mine, lambda group: group_name(group, members)),
+        sections=tuple(_sections([one for one in mine if one.could_be_asked], name, list(mine_by_group), folder)),
+        unasked=unasked(mine, lambda group: group_name(group, mine_by_group)),
     )
 
 
@@ -271,7 +272,7 @@ def _sections(findings: Sequence[Finding], sweep: str, members: Sequence[Group],
         cards = []
         for finding in alike:
             svg, name = None, group_name(finding.group, members)
-            if finding.law is not None:
+            if finding.law is not None and len(form.axes) <= 2:
                 over = "-".join(SYMBOLS[axis] for axis in form.axes)
                 stem = slug(f"{sweep} {name} {metric} {form.name} {over}")
                 svg = Markup(figures.save(draw(finding, limits), folder, stem))
