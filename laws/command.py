@@ -12,9 +12,10 @@ from rich.markup import escape
 from rich.table import Table
 from rich.text import Text
 
-from laws import report
 from laws.dashboard import send
 from laws.points import describe, groups, label
+from laws.reporting import report
+from laws.reporting.words import group_name, sweep_name
 from laws.study import Finding, study, unasked
 from laws.tables import BadTable, Tables, read_tables
 from results.dashboard import Place
@@ -110,7 +111,7 @@ def _print(console: Console, tables: Tables, findings: Sequence[Finding]) -> Non
     members = groups(tables.trials)
     sweeps = list(dict.fromkeys(group.sweep for group in members))
     for sweep in sweeps:
-        name = report.sweep_name(sweep, sweeps)
+        name = sweep_name(sweep, sweeps)
         table = Table(title=escape(name), title_justify="left", box=None, pad_edge=False, title_style="bold")
         columns = ("family", "law", "points", "R²", "verdict", "why")[: None if console.width >= ROOM_FOR_WHY else -1]
         for column in columns:
@@ -120,9 +121,9 @@ def _print(console: Console, tables: Tables, findings: Sequence[Finding]) -> Non
         mine = [finding for finding in findings if finding.group.sweep == sweep]
         for finding in mine:
             if finding.could_be_asked:
-                table.add_row(*_cells(finding, report.group_name(finding.group, members))[: len(columns)])
+                table.add_row(*_cells(finding, group_name(finding.group, members))[: len(columns)])
         console.print(table)
-        for line in unasked(mine, lambda group: report.group_name(group, members)):
+        for line in unasked(mine, lambda group: group_name(group, members)):
             console.print(f"  not asked for: {line}", markup=False, style="dim")
         for note in dict.fromkeys(
             f"{label(finding.metric)}: {note}" for finding in findings if finding.group.sweep == sweep
