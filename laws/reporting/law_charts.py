@@ -183,6 +183,7 @@ def residuals(finding: Finding, name: str) -> Chart | None:
     off = 100 * (points.y - fitted) / whole
     scatter = 100 * float(np.sqrt(np.mean(((points.y - fitted) / whole) ** 2)))
     along, x = axes[0], points.axis(axes[0])
+    reach = off
     across = np.array([x.min() / 1.6, x.max() * 1.6])
     marks: list[Mark] = [
         Band(x=across, lo=np.full(2, -scatter), hi=np.full(2, scatter), colour="muted"),
@@ -191,6 +192,7 @@ def residuals(finding: Finding, name: str) -> Chart | None:
     if len(axes) == 1:
         lo, hi = (None if end is None else 100 * (end - fitted) / whole for end in (points.lo, points.hi))
         marks.append(Dots(x=x, y=off, lo=lo, hi=hi, colour=POINT, hover=told(points, finding)))
+        reach = np.concatenate([off, *(end for end in (lo, hi) if end is not None)])
     else:
         marks += _by_second_axis(finding, off)
     return Chart(
@@ -199,7 +201,7 @@ def residuals(finding: Finding, name: str) -> Chart | None:
         alt=f"{finding.title}: residuals in per cent along {SYMBOLS[along]}; the root of their mean square is "
         f"{scatter:.2g}%.",
         x=value_scale(AXIS_NAMES[along], x, short),
-        y=plain_scale("measured − law, %", _around_zero(off, scatter), is_log=False),
+        y=plain_scale("measured − law, %", _around_zero(reach, scatter), is_log=False),
         marks=tuple(marks),
     )
 
@@ -225,7 +227,7 @@ def _by_second_axis(finding: Finding, off: Array) -> Iterable[Dots]:
 
 
 def _around_zero(off: Array, scatter: float) -> tuple[float, float]:
-    most = max(float(np.abs(off).max()), scatter, 1e-6) * 1.12
+    most = max(float(np.abs(off[np.isfinite(off)]).max()), scatter, 0.1) * 1.12
     return -most, most
 
 
