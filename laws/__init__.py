@@ -7,23 +7,41 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from laws.fitting import Law, fit
-    from laws.forms import Additive, Joint, PowerLaw
+    from laws.fitting import Law, Options, fit
+    from laws.forms import (
+        AddedGain,
+        Additive,
+        Bounded,
+        Families,
+        InteractingGain,
+        Joint,
+        PowerLaw,
+        SaturatingGain,
+        WithBudget,
+    )
     from laws.points import Points
 
-__all__ = ["Additive", "Joint", "Law", "Points", "PowerLaw", "fit"]
+__all__ = [
+    "AddedGain",
+    "Additive",
+    "Bounded",
+    "Families",
+    "InteractingGain",
+    "Joint",
+    "Law",
+    "Options",
+    "Points",
+    "PowerLaw",
+    "SaturatingGain",
+    "WithBudget",
+    "fit",
+]
 
-_HOME = {
-    "Additive": "laws.forms",
-    "Joint": "laws.forms",
-    "Law": "laws.fitting",
-    "Points": "laws.points",
-    "PowerLaw": "laws.forms",
-    "fit": "laws.fitting",
-}
+_FITTING = ("Law", "Options", "fit")
 
 
 def __getattr__(name: str) -> Any:
-    if name not in _HOME:
+    if name not in __all__:
         raise AttributeError(f"module 'laws' has no attribute {name!r}")
-    return getattr(import_module(_HOME[name]), name)
+    home = "laws.points" if name == "Points" else "laws.fitting" if name in _FITTING else "laws.forms"
+    return getattr(import_module(home), name)

@@ -2,7 +2,7 @@
 
 import os
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -12,11 +12,12 @@ from rich.markup import escape
 from rich.table import Table
 from rich.text import Text
 
+from laws.anyones import Columns, asked_of
 from laws.dashboard import send
-from laws.points import describe, groups, label
+from laws.points import Group, describe, label
 from laws.reporting import report
 from laws.reporting.words import group_name, sweep_name
-from laws.study import Finding, study, unasked
+from laws.study import Finding, answer, members, study, unasked
 from laws.tables import BadTable, Tables, read_tables
 from results.dashboard import Place
 from results.errors import BadAddress
@@ -38,11 +39,37 @@ def run(folders: Sequence[str], out: str | None, metrics: Sequence[str], place: 
     Args:
         place: where in W&B the report is shown too; what becomes of it there does not change the exit code.
     """
+
+    def read() -> tuple[Tables, list[Finding]]:
+        tables = read_tables(folders)
+        return tables, study(tables, metrics)
+
+    return _report(read, out or folders[0], "" if out else "report", place)
+
+
+def run_table(path: str, out: str | None, columns: Columns, names: Sequence[str] = ()) -> int:
+    """Fit everybody's table of points and write the report; the exit code, as of `run`.
+
+    Args:
+        out: where to write; by default beside the table, in a folder of its name and `-laws`.
+        names: of the forms to fit, see `laws.questions.form_name`; all that its axes allow if empty.
+    """
+
+    def read() -> tuple[Tables, list[Finding]]:
+        findings = [finding for asked in asked_of(path, columns) for finding in answer(asked, names=names)]
+        if not findings:
+            raise BadTable(f"{path}: no form of {', '.join(names)} runs along {', '.join(columns.axes)}")
+        return Tables(folders=(Path(path).name,), trials=(), baselines=(), duplicates=0), findings
+
+    return _report(read, out or str(Path(path).with_suffix("")) + "-laws", "", None)
+
+
+def _report(read: Callable[[], tuple[Tables, list[Finding]]], out: str, below: str, place: Place | None) -> int:
+    """Read and fit, write the report to `out`, or a folder below it, and print what was found; the exit code."""
     sent = ""
     try:
-        tables = read_tables(folders)
-        target = open_store(out) if out else open_store(folders[0]).below("report")
-        findings = study(tables, metrics)
+        tables, findings = read()
+        target = open_store(out).below(below) if below else open_store(out)
         with _workplace(target) as made:
             report.write(tables, findings, made)
             _publish(made, target)
@@ -51,7 +78,7 @@ def run(folders: Sequence[str], out: str | None, metrics: Sequence[str], place: 
     except (BadTable, BadAddress) as error:
         return _refuse(str(error))
     except OSError as error:
-        return _refuse(f"{error.filename or out or folders[0]}: {error.strerror or error}")
+        return _refuse(f"{error.filename or out}: {error.strerror or error}")
     # a terminal and COLUMNS say how wide; a file or a pipe does not
     console = Console(width=None if sys.stdout.isatty() or "COLUMNS" in os.environ else 120)
     _print(console, tables, findings)
@@ -93,7 +120,7 @@ def _refuse(line: str) -> int:
 
 
 def _why_none(tables: Tables, findings: Sequence[Finding]) -> str:
-    if len(tables.failed) == len(tables.trials):
+    if tables.trials and len(tables.failed) == len(tables.trials):
         return f"all {len(tables.failed)} trials failed"
     if drawn := sum(finding.law is not None for finding in findings):
         return f"the verdict is `no law` on each of the {drawn} curves that were fitted; the report says why"
@@ -101,15 +128,9 @@ def _why_none(tables: Tables, findings: Sequence[Finding]) -> str:
 
 
 def _print(console: Console, tables: Tables, findings: Sequence[Finding]) -> None:
-    failed = len(tables.failed)
-    done = len(tables.trials) - failed
-    console.print(
-        f"{done} finished trials"
-        + (f", {failed} failed and left out" if failed else "")
-        + (f", {tables.duplicates} repeated rows left out" if tables.duplicates else "")
-    )
-    members = groups(tables.trials)
-    sweeps = list(dict.fromkeys(group.sweep for group in members))
+    console.print(_counted(tables, findings))
+    known = members(tables, findings)
+    sweeps = list(dict.fromkeys(group.sweep for group in known))
     for sweep in sweeps:
         name = sweep_name(sweep, sweeps)
         table = Table(title=escape(name), title_justify="left", box=None, pad_edge=False, title_style="bold")
@@ -121,20 +142,32 @@ def _print(console: Console, tables: Tables, findings: Sequence[Finding]) -> Non
         mine = [finding for finding in findings if finding.group.sweep == sweep]
         for finding in mine:
             if finding.could_be_asked:
-                table.add_row(*_cells(finding, group_name(finding.group, members))[: len(columns)])
+                table.add_row(*_cells(finding, group_name(finding.group, known))[: len(columns)])
         console.print(table)
-        for line in unasked(mine, lambda group: group_name(group, members)):
+        for line in unasked(mine, lambda group: group_name(group, known)):
             console.print(f"  not asked for: {line}", markup=False, style="dim")
-        for note in dict.fromkeys(
-            f"{label(finding.metric)}: {note}" for finding in findings if finding.group.sweep == sweep
-            for note in finding.notes
-        ):  # fmt: skip
+        notes = (f"{label(one.metric, one.points.quantity)}: {note}" for one in mine for note in one.notes)
+        for note in dict.fromkeys(notes):
             console.print(f"  {note}", markup=False, style="dim")
 
 
+def _counted(tables: Tables, findings: Sequence[Finding]) -> str:
+    if not tables.trials:
+        largest: dict[Group, int] = {}
+        for finding in findings:
+            largest[finding.group] = max(largest.get(finding.group, 0), len(finding.points))
+        return f"{sum(largest.values())} points"
+    failed = len(tables.failed)
+    return (
+        f"{len(tables.trials) - failed} finished trials"
+        + (f", {failed} failed and left out" if failed else "")
+        + (f", {tables.duplicates} repeated rows left out" if tables.duplicates else "")
+    )
+
+
 def _cells(finding: Finding, family: str) -> tuple[Text, ...]:
-    form = f", {finding.form.name}" if len(finding.form.axes) > 1 else ""
-    law = f"{label(finding.metric)} over {finding.axes}{form}"
+    form = f", {finding.form.name}" if finding.form.name != "power" else ""
+    law = f"{label(finding.metric, finding.points.quantity)} over {finding.axes}{form}"
     held = describe(finding.held)
     return (
         Text(family),

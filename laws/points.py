@@ -4,14 +4,18 @@ import math
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, fields, replace
+from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
-from laws.forms import SYMBOLS, Array, Axis
+from laws.forms import SYMBOLS, Array, Axis, log_axes
+from laws.queries import PerQuery
 from laws.tables import Baseline, Measured, Trial
 from results.schema import LOSSES, METRICS
 
+Quantity = Literal["loss", "error", "-log"]
+"""Of what is fitted: a loss as it is; of a metric m in [0, 1] its error 1 - m, or -log m."""
 PLAIN = ("", 0.0)
 """The plain beam search, as (views, documents ranked again): over all views, nothing ranked again."""
 
@@ -59,6 +63,19 @@ class Points:
     metric: str = "loss"
     chance: float = math.nan
     """What guessing gives; NaN where unknown."""
+    c: Array | None = None
+    """Inference compute, FLOPs a query."""
+    family: NDArray[np.int64] | None = None
+    """Code of each point's family, from 0, where several are fitted together."""
+    train_flops: Array | None = None
+    infer_flops: Array | None = None
+    """FLOPs of all training, of inference a query; for planning and hold-outs, and not an axis."""
+    latency_ms: Array | None = None
+    """A query; for planning."""
+    draws: Array | None = None
+    """(points, resamples): y over resampled queries, the same queries for every point."""
+    quantity: Quantity = "loss"
+    """What y is."""
 
     def __len__(self) -> int:
         return len(self.y)
@@ -71,8 +88,8 @@ class Points:
         return np.asarray(values, dtype=float)
 
     def logs(self, axes: Sequence[Axis]) -> Array:
-        """(points, axes): natural logarithms."""
-        return np.log(np.stack([self.axis(axis) for axis in axes], axis=1))
+        """(points, axes): natural logarithms; the codes of families as they are."""
+        return log_axes(axes, [self.axis(axis) for axis in axes])
 
     def distinct(self, axes: Sequence[Axis]) -> int:
         """Number of different points along these axes together."""
@@ -81,17 +98,11 @@ class Points:
     def where(self, mask: NDArray[np.bool_]) -> "Points":
         """The points at which `mask` (points,) is true."""
 
-        def kept(values: Array | None) -> Array | None:
-            return None if values is None else values[mask]
-
+        names = ("n", "d", "y", "beams", "lo", "hi", "c", "family", "train_flops", "infer_flops", "latency_ms", "draws")
+        known = {name: values for name in names if (values := getattr(self, name)) is not None}
         return replace(
             self,
-            n=self.n[mask],
-            d=self.d[mask],
-            y=self.y[mask],
-            beams=kept(self.beams),
-            lo=kept(self.lo),
-            hi=kept(self.hi),
+            **{name: values[mask] for name, values in known.items()},
             run=tuple(run for run, stays in zip(self.run, mask, strict=True) if stays) if self.run else (),
         )
 
@@ -127,13 +138,14 @@ def is_loss(metric: str) -> bool:
     return metric in LOSSES
 
 
-def label(metric: str) -> str:
-    """How the fitted quantity is written: `CGL`, `1 - Hit@10`."""
+def label(metric: str, quantity: Quantity | None = None) -> str:
+    """How the fitted quantity is written: `CGL`, `1 - Hit@10`, `-log Hit@10`; of a metric by default its error."""
     names = {"cgl": "CGL", "cgl_published": "CGL as published", "nll": "NLL", "ndcg": "nDCG", "hit": "Hit", "rr": "RR"}
+    before = {"loss": "", "error": "1 - ", "-log": "-log "}[quantity or ("error" if metric in METRICS else "loss")]
     if metric in METRICS:
         stem, depth = metric.split("@")
-        return f"1 - {names[stem]}@{depth}"
-    return names.get(metric, metric)
+        return f"{before}{names[stem]}@{depth}"
+    return before + names.get(metric, metric)
 
 
 def chance_of_metric(metric: str, group: Group, baselines: Iterable[Baseline]) -> float:
@@ -144,28 +156,72 @@ def chance_of_metric(metric: str, group: Group, baselines: Iterable[Baseline]) -
     return math.nan
 
 
-def select(trials: Sequence[Trial], metric: str, metric_chance: float = math.nan) -> Selection:
+def select(
+    trials: Sequence[Trial],
+    metric: str,
+    metric_chance: float = math.nan,
+    queries: PerQuery | None = None,
+    resamples: int = 0,
+    seed: int = 0,
+) -> Selection:
     """Points of one metric from the trials of one group.
 
     Of a loss its value is taken, of a metric the error 1 - metric. See `comparable` for what is left out.
+
+    Args:
+        queries: per-query tables, for the draws over shared queries.
+        resamples: how many draws; none where the tables do not cover all points.
     """
     rows, found, chance = comparable(trials, metric)
     notes = list(found)
     _mixtures(rows, metric, notes)
     chance = chance if is_loss(metric) else metric_chance
     measured = [_as_error(trial.measured[metric], metric) for trial in rows]
+    y = np.array([value.value for value in measured])
+    drawn = None
+    if queries is not None and rows:
+        plain = y if is_loss(metric) else 1 - y
+        drawn = queries.draws([trial.trial for trial in rows], metric, plain, resamples, seed)
+    flops = np.array([trial.infer_flops for trial in rows])
     points = Points(
         n=np.array([trial.n_params for trial in rows]),
         d=np.array([trial.d_pairs for trial in rows]),
         beams=None if is_loss(metric) else np.array([trial.beams for trial in rows]),
-        y=np.array([value.value for value in measured]),
+        y=y,
         lo=np.array([value.lo for value in measured]),
         hi=np.array([value.hi for value in measured]),
         run=tuple(trial.run for trial in rows),
         metric=metric,
         chance=chance,
+        c=None if is_loss(metric) else flops,
+        train_flops=np.array([trial.train_flops for trial in rows]),
+        infer_flops=flops,
+        draws=drawn if drawn is None or is_loss(metric) else 1 - drawn,
+        quantity="loss" if is_loss(metric) else "error",
+        latency_ms=None if is_loss(metric) else np.array([trial.latency_ms for trial in rows]),
     )
     return Selection(points=points, notes=tuple(notes))
+
+
+def on_log(points: Points) -> Points | None:
+    """Points of an error 1 - m as those of -log m, where every m, its ends and its draws are positive; else None."""
+
+    def turned(errors: Array | None) -> Array | None:
+        return None if errors is None else -np.log1p(-errors)
+
+    columns = [values for values in (points.y, points.hi, points.draws) if values is not None]
+    if points.quantity != "error" or any((values >= 1).any() for values in columns):
+        return None
+    chance = -math.log1p(-points.chance) if points.chance < 1 else math.nan
+    return replace(
+        points,
+        y=-np.log1p(-points.y),
+        lo=turned(points.lo),
+        hi=turned(points.hi),
+        draws=turned(points.draws),
+        chance=chance,
+        quantity="-log",
+    )
 
 
 def comparable(trials: Sequence[Trial], metric: str) -> tuple[list[Trial], tuple[str, ...], float]:
@@ -321,13 +377,16 @@ def _mixtures(rows: Sequence[Trial], metric: str, notes: list[str]) -> None:
             notes.append(f"mixed {words}: {', '.join(f'{value:g}' for value in sorted(values))}")
 
 
-def fix(points: Points, free: Sequence[Axis]) -> tuple[Points, dict[Axis, float]]:
+def fix(points: Points, free: Sequence[Axis], axes: Sequence[Axis] | None = None) -> tuple[Points, dict[Axis, float]]:
     """Hold the other axes at the combination with the most distinct points along `free`; the largest of equals.
 
     In a full grid that is the largest value of each; where only one model was trained on every D, it is that model.
+
+    Args:
+        axes: all that there are; by default N, D, and beams where the points have them.
     """
-    axes: tuple[Axis, ...] = ("n", "d") if points.beams is None else ("n", "d", "beams")
-    held = [axis for axis in axes if axis not in free]
+    own: Sequence[Axis] = ("n", "d") if points.beams is None else ("n", "d", "beams")
+    held = [axis for axis in axes or own if axis not in free]
     if not held or not len(points):
         return points, {}
     columns = np.stack([points.axis(axis) for axis in held], axis=1)

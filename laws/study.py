@@ -1,4 +1,4 @@
-"""All laws of a results folder: every group, metric and form, each with its verdict."""
+"""All laws of a results folder or a table: each question's rival forms, fitted, compared and judged."""
 
 import math
 from collections.abc import Callable, Iterator, Sequence
@@ -7,10 +7,15 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from laws.fitting import Law, Options, fit
-from laws.forms import SYMBOLS, Additive, Axis, Form, Joint, PowerLaw
-from laws.points import Group, Points, chance_of_metric, describe, fix, groups, is_loss, label, select
+from laws.forms import SYMBOLS, Axis, Form
+from laws.points import Group, Points, chance_of_metric, describe, groups, is_loss, label, select
+from laws.questions import Asked, Candidate, Question, questions
 from laws.tables import Tables, Trial
-from laws.verdict import Verdict, judge, too_few
+from laws.trust.card import Card, card
+from laws.trust.comparison import Comparison, Rival, compare
+from laws.trust.holdouts import HoldOut
+from laws.trust.structure import Structure
+from laws.trust.verdict import Verdict, evidence, judge, refused, too_few
 
 DEFAULT_METRICS = ("cgl", "cgl_published", "nll", "hit@10")
 ALIKE = 1.3
@@ -31,6 +36,13 @@ class Finding:
     """None where no curve can be drawn; the verdict says why."""
     verdict: Verdict
     notes: tuple[str, ...]
+    is_best: bool = False
+    """Whether it is the best of the rival forms of its question."""
+    comparison: Comparison | None = None
+    """All rival forms of its question and the null model; None where no curve can be drawn."""
+    holdouts: tuple[HoldOut, ...] = ()
+    structure: Structure | None = None
+    card: Card | None = None
 
     @property
     def could_be_asked(self) -> bool:
@@ -39,25 +51,43 @@ class Finding:
 
     @property
     def axes(self) -> str:
-        """`N`, `D`, `beams`, `N and D`."""
-        return " and ".join(SYMBOLS[axis] for axis in self.form.axes)
+        """`N`, `D`, `beams`, `N and D`, `N, D and beams`."""
+        *first, last = (SYMBOLS[axis] for axis in self.form.axes)
+        return f"{', '.join(first)} and {last}" if first else last
 
     @property
     def title(self) -> str:
         """`CGL over N (power), at D = 36k`."""
-        return f"{label(self.metric)} over {self.axes} ({self.form.name})" + (
+        return f"{label(self.metric, self.points.quantity)} over {self.axes} ({self.form.name})" + (
             f", {describe(self.held)}" if self.held else ""
         )
 
 
 def study(tables: Tables, metrics: Sequence[str] = DEFAULT_METRICS, options: Options | None = None) -> list[Finding]:
-    """Fit and judge everything, in a stable order: by group, metric, form."""
+    """Fit and judge everything, in a stable order: by group, metric, question, form."""
     return [
         finding
         for group, trials in groups(tables.trials).items()
-        for metric in metrics
-        for finding in _with_rivals(list(_of_metric(tables, group, trials, metric, options)))
+        for metric in _measured(trials, metrics)
+        for finding in answer(_asked(tables, group, trials, metric, options or Options()), options)
     ]
+
+
+def _measured(trials: Sequence[Trial], metrics: Sequence[str]) -> Sequence[str]:
+    """Metrics that any of the trials has; all where there is none, so that this is said."""
+    return [metric for metric in metrics if any(trial.measured[metric].known for trial in trials)] or metrics
+
+
+def answer(asked: Asked, options: Options | None = None, names: Sequence[str] = ()) -> Iterator[Finding]:
+    """Every question that can be asked of these points, as far as these forms go (all where none is named)."""
+    for question in questions(asked, names):
+        yield from _findings(question, options or Options(), bool(names))
+
+
+def members(tables: Tables, findings: Sequence[Finding]) -> dict[Group, tuple[Trial, ...]]:
+    """The trials of each group; none of one whose points are not from trials."""
+    found = groups(tables.trials)
+    return found | {one.group: () for one in findings if one.group not in found}
 
 
 def unasked(findings: Sequence[Finding], name: Callable[[Group], str]) -> tuple[str, ...]:
@@ -66,59 +96,100 @@ def unasked(findings: Sequence[Finding], name: Callable[[Group], str]) -> tuple[
     return tuple(dict.fromkeys(lines))
 
 
-def forms(metric: str) -> tuple[Form, ...]:
-    """The forms asked of a metric."""
-    beams: tuple[Form, ...] = () if is_loss(metric) else (PowerLaw(axis="beams"),)
-    return (PowerLaw(axis="n"), PowerLaw(axis="d"), *beams, Joint(), Additive())
-
-
-def _of_metric(
-    tables: Tables, group: Group, trials: Sequence[Trial], metric: str, options: Options | None
-) -> Iterator[Finding]:
+def _asked(tables: Tables, group: Group, trials: Sequence[Trial], metric: str, options: Options) -> Asked:
     chance = math.nan if is_loss(metric) else chance_of_metric(metric, group, tables.baselines)
-    selection = select(trials, metric, chance)
-    for form in forms(metric):
-        points, held = fix(selection.points, form.axes)
-        law, verdict = None, too_few(form, points)
-        if verdict is None:
-            law = fit(form, points, options)
-            verdict = judge(law, points, _caveats(form, trials, points))
-        yield Finding(
-            group=group,
-            metric=metric,
-            form=form,
-            held=held,
-            points=points,
-            law=law,
-            verdict=verdict,
-            notes=selection.notes,
-        )
-
-
-def _with_rivals(findings: list[Finding]) -> list[Finding]:
-    """Where two forms with equally many parameters describe the same points alike, neither is the law: say so."""
-    told = []
-    for finding in findings:
-        rivals = [
-            other
-            for other in findings
-            if other is not finding and other.law and finding.law and other.form.axes == finding.form.axes
-            and other.law.rmse <= ALIKE * finding.law.rmse
-        ]  # fmt: skip
-        if rivals and finding.verdict.word in ("supported", "weak", "under-determined"):
-            names = " and ".join(other.form.name for other in rivals)
-            reason = f"{finding.verdict.reason}; the {names} form fits as well or better"
-            finding = replace(finding, verdict=replace(finding.verdict, reason=reason))
-        told.append(finding)
-    return told
-
-
-def _caveats(form: Form, trials: Sequence[Trial], points: Points) -> list[str]:
-    """What stands in the way of reading the law as one of its axes."""
-    caveats = []
+    selection = select(trials, metric, chance, tables.queries, options.bootstraps, options.seed)
+    sources = dict.fromkeys(trial.source for trial in trials if trial.source)
+    caveats: dict[Axis, str] = {}
     # `ppmi` without a rank has the rank of the model's width, which grows with N
-    if "n" in form.axes and trials[0].init == "ppmi" and len(np.unique(points.n)) > 1:
-        caveats.append("N is confounded with the rank of the initial embeddings")
-    if form.axes == ("beams",) and len(set(points.run)) == 1:
-        caveats.append("all points are of one training run")
-    return caveats
+    if trials[0].init == "ppmi" and len(np.unique(selection.points.n)) > 1:
+        caveats["n"] = "N is confounded with the rank of the initial embeddings"
+    return Asked(
+        group=group,
+        points=selection.points,
+        axes=("n", "d") if is_loss(metric) else ("n", "d", "beams"),
+        notes=selection.notes,
+        caveats=caveats,
+        source="; ".join(sources),
+    )
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Fitted:
+    candidate: Candidate
+    points: Points
+    law: Law
+
+
+def _findings(question: Question, options: Options, is_named: bool) -> Iterator[Finding]:
+    told = [one for one in question.candidates if one.is_told or is_named]
+    first = next(iter(told or question.candidates))
+    if (verdict := too_few(first.form, question.points)) is not None:
+        yield from (_unfitted(question, one, verdict) for one in told)
+        return
+    quick = replace(options, bootstraps=0)
+    fitted = []
+    for candidate in question.candidates:
+        points = question.of(candidate.quantity)
+        if points is not None:
+            fitted.append(_Fitted(candidate=candidate, points=points, law=fit(candidate.form, points, quick)))
+    comparison = compare([(one.law, one.points) for one in fitted])
+    best = comparison.best
+    for one in fitted:
+        is_best = (one.candidate.form, one.candidate.quantity) == (best.form, best.quantity)
+        if is_best or one.candidate in told:
+            yield _judged(question, one, comparison, is_best, options)
+
+
+def _unfitted(question: Question, candidate: Candidate, verdict: Verdict) -> Finding:
+    return Finding(
+        group=question.asked.group,
+        metric=question.points.metric,
+        form=candidate.form,
+        held=question.held,
+        points=question.points,
+        law=None,
+        verdict=verdict,
+        notes=question.asked.notes,
+    )
+
+
+def _judged(question: Question, one: _Fitted, comparison: Comparison, is_best: bool, options: Options) -> Finding:
+    law, points, asked = fit(one.candidate.form, one.points, options), one.points, question.asked
+    early = refused(law, points)
+    tested = evidence(law, points, comparison, question.caveats) if early is None or is_best else None
+    verdict = early or judge(law, points, tested)
+    return Finding(
+        group=asked.group,
+        metric=points.metric,
+        form=law.form,
+        held=question.held,
+        points=points,
+        law=law,
+        verdict=_with_rivals(verdict, law, points, comparison),
+        notes=asked.notes,
+        is_best=is_best,
+        comparison=comparison,
+        holdouts=tested.holdouts if tested else (),
+        structure=tested.structure if tested else None,
+        card=card(law, points, asked.definitions, question.held, asked.source),
+    )
+
+
+def _with_rivals(verdict: Verdict, law: Law, points: Points, comparison: Comparison) -> Verdict:
+    """Where another form with as many parameters or fewer describes the points alike, neither is the law: say so."""
+    mine = comparison.of(law.form, points.quantity)
+    rivals = [
+        rival
+        for rival in comparison.rivals
+        if rival.form not in (None, law.form) and rival.quantity == mine.quantity and _is_alike(rival, mine)
+    ]
+    if not rivals or verdict.word == "no law":
+        return verdict
+    names = " and ".join(rival.name for rival in rivals)
+    words = "forms fit" if len(rivals) > 1 else "form fits"
+    return replace(verdict, reason=f"{verdict.reason}; the {names} {words} as well or better")
+
+
+def _is_alike(rival: Rival, mine: Rival) -> bool:
+    return rival.k <= mine.k and math.sqrt(rival.objective) <= ALIKE * math.sqrt(mine.objective)

@@ -9,6 +9,7 @@ from typing import Any
 
 import pyarrow as pa
 
+from laws.queries import PerQuery
 from laws.tuning import Study, studies_of
 from results.errors import BadAddress, TornFile, first_line
 from results.local import LocalStore
@@ -74,6 +75,11 @@ class Trial:
     negatives: int | None
     n_queries: int | None
     n_embedding: int | None
+    train_flops: float
+    infer_flops: float
+    """A query's; NaN where an older table does not say."""
+    latency_ms: float
+    """A query's share of its batch's wall time."""
     measured: dict[str, Measured]
     cgl_chance: float
     cgl_published_chance: float
@@ -82,6 +88,8 @@ class Trial:
     finished: str
     versions: str
     git_commit: str
+    source: str
+    """Who published it; empty where a sweep measured it."""
 
     @property
     def run(self) -> str:
@@ -122,6 +130,8 @@ class Tables:
     """Rows left out because another one is of the same training, evaluation and budget."""
     studies: tuple[Study, ...] = ()
     """Of learning rates."""
+    queries: PerQuery | None = None
+    """What every trial says of each query, where that was kept."""
 
     @property
     def failed(self) -> tuple[Trial, ...]:
@@ -173,6 +183,7 @@ def read_tables(folders: Sequence[str | Path]) -> Tables:
         baselines=tuple(baselines.values()),
         duplicates=len(trials) - len(unique),
         studies=studies_of(tuning),
+        queries=PerQuery(grids=tuple(grids)),
     )
 
 
@@ -256,6 +267,9 @@ def _trial(row: dict[str, Any], grid: str) -> Trial:
         negatives=row["negatives"],
         n_queries=row["n_queries"],
         n_embedding=row["n_embedding"],
+        train_flops=_number(row["train_flops"]),
+        infer_flops=_number(row["infer_flops_per_query"]),
+        latency_ms=_number(row["latency_ms"]),
         measured=_measured(row, (*LOSSES, *METRICS)),
         cgl_chance=_number(row["cgl_chance"]),
         cgl_published_chance=_number(row["cgl_published_chance"]),
@@ -264,6 +278,7 @@ def _trial(row: dict[str, Any], grid: str) -> Trial:
         finished=row["finished"].isoformat() if row["finished"] else "",
         versions=row["versions"] if _is_json(row["versions"]) else "{}",
         git_commit=row["git_commit"] or "",
+        source=row["source"] or "",
     )
 
 

@@ -73,6 +73,7 @@ TRIALS = pa.schema(
         pa.field("finished", pa.timestamp("us", tz="UTC")),
         pa.field("versions", pa.string()),  # JSON: package -> version
         pa.field("git_commit", pa.string()),
+        pa.field("source", pa.string()),  # of a row that no sweep here measured: who published it; null: measured here
     ]
 )
 

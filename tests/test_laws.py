@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from laws import Additive, Joint, PowerLaw, fit
 from laws.fitting import Options
 from laws.points import Points
-from laws.verdict import at_chance, judge, too_few
+from laws.trust.verdict import at_chance, judge, too_few
 
 FORMS = (PowerLaw(axis="n"), PowerLaw(axis="d"), PowerLaw(axis="beams"), Additive(), Joint())
 TRUTHS = {

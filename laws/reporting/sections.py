@@ -8,13 +8,13 @@ from markupsafe import Markup
 
 from laws import tuning
 from laws.forms import SYMBOLS
-from laws.points import Group, groups, label, short
+from laws.points import Group, label, short
 from laws.reporting import family_charts, law_charts, tuning_charts
 from laws.reporting.answers import Answer, answers
 from laws.reporting.gallery import Gallery, Plate
 from laws.reporting.summaries import Summary, summarise
 from laws.reporting.words import family_name, formula, group_name, slug, sweep_name
-from laws.study import Finding, unasked
+from laws.study import Finding, members, unasked
 from laws.tables import Baseline, Tables, Trial
 
 CAUTIONS = {
@@ -84,7 +84,7 @@ class Sweep:
 
 def sweeps(tables: Tables, findings: Sequence[Finding], gallery: Gallery) -> list[Sweep]:
     """All sweeps with their figures, in a stable order."""
-    by_group = groups(tables.trials)
+    by_group = members(tables, findings)
     names = list(dict.fromkeys(group.sweep for group in by_group))
     return [_sweep(tables, name, names, by_group, findings, gallery) for name in names]
 
@@ -98,25 +98,25 @@ def _sweep(
     gallery: Gallery,
 ) -> Sweep:
     name = sweep_name(sweep, all_sweeps)
-    members = {group: trials for group, trials in by_group.items() if group.sweep == sweep}
+    known = {group: trials for group, trials in by_group.items() if group.sweep == sweep}
     mine = tuple(finding for finding in findings if finding.group.sweep == sweep)
     baselines = tuple(
         sorted((row for row in tables.baselines if (row.corpus, row.corpus_hash) == sweep[:2]), key=_by_strength)
     )
     budgets = []
-    for group, trials in members.items():
-        stem = slug(f"{name} {group_name(group, members)} hit@10 by beams")
+    for group, trials in known.items():
+        stem = slug(f"{name} {group_name(group, known)} hit@10 by beams")
         chart = family_charts.budgets(trials, "hit@10", baselines, stem)
         budgets += [gallery.hang(chart)] if chart is not None else []
     asked = [finding for finding in mine if finding.could_be_asked]
     return Sweep(
         name=name,
         anchor=slug(name),
-        summaries=tuple(summarise(group_name(group, members), trials) for group, trials in members.items()),
+        summaries=tuple(summarise(group_name(group, known), trials) for group, trials in known.items()),
         baselines=baselines,
         budgets=tuple(budgets),
-        sections=tuple(_sections(asked, name, list(members), gallery)),
-        unasked=unasked(mine, lambda group: group_name(group, members)),
+        sections=tuple(_sections(asked, name, list(known), gallery)),
+        unasked=unasked(mine, lambda group: group_name(group, known)),
     )
 
 

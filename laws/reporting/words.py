@@ -95,7 +95,8 @@ def sweep_name(sweep: tuple[str, str, str], among: Iterable[tuple[str, str, str]
     """Corpus and identifiers; with the corpus's hash where two corpora share a name."""
     corpus, corpus_hash, identifiers = sweep
     twins = {other[1] for other in among if other[0] == corpus}
-    return f"{corpus} [{corpus_hash[:8]}], {identifiers}" if len(twins) > 1 else f"{corpus}, {identifiers}"
+    name = f"{corpus} [{corpus_hash[:8]}]" if len(twins) > 1 else corpus
+    return f"{name}, {identifiers}" if identifiers else name
 
 
 def sentence(text: str) -> str:

@@ -1,7 +1,8 @@
 """How far to trust a law, in words.
 
     supported        clearly more distinct points than parameters, on four values or more of each axis; beats the
-                     mean (F test) and predicts left-out points well; no parameter runs to its edge
+                     mean (F test), predicts left-out and held-out points well, leaves residuals without structure;
+                     no parameter runs to its edge, and no rival form is far better
     weak             there is a trend, but one of those fails
     under-determined too few distinct points for the number of parameters: a curve through them proves nothing
     no law           at chance, not falling, or no better than the mean
@@ -21,19 +22,28 @@ from scipy.stats import kendalltau
 from laws.fitting import Law
 from laws.forms import SYMBOLS, Form
 from laws.points import Points, label, short
+from laws.trust.comparison import Comparison
+from laws.trust.holdouts import LEAST_VALUES, HoldOut, hold_outs
+from laws.trust.residuals import explained, independent
+from laws.trust.structure import Structure, structure
 
 Word = Literal["supported", "weak", "under-determined", "no law"]
 
-LEAST_VALUES = 3
-"""Distinct values on an axis that any curve needs."""
 CLEAR_VALUES = 4
 """Values on an axis that leave something over once its exponent and amplitude are fixed."""
 FEW_PER_PARAMETER = 1.5
 CLEAR_PER_PARAMETER = 2.0
 """Distinct points a parameter: below the first under-determined, below the second at most weak."""
-SIGNIFICANCE = 0.05
+SIGNIFICANCE = 0.01
+"""Of the F test against the mean. It is made for linear models; a curve follows noise a little better than a line."""
+STRUCTURE = 0.05
+"""Of the tests for structure in the residuals."""
+SURPRISE = 0.01
+"""A held-out mean that is less likely than this, were the law true, contradicts it."""
 CLEAR_SKILL = 0.8
 """Share of the variance of left-out points that the law must predict."""
+FAR = 10.0
+"""AICc by which a rival form must be better to leave a law no support (Burnham and Anderson 2002)."""
 CHANCE_TOLERANCE = 0.002
 """A value without an interval is at chance within this share of it."""
 LEAST_FALL = 0.3
@@ -48,6 +58,29 @@ class Verdict:
 
     word: Word
     reason: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class Evidence:
+    """What a law was tested by."""
+
+    holdouts: tuple[HoldOut, ...]
+    structure: Structure | None
+    """None where too few degrees of freedom are left to show any."""
+    comparison: Comparison | None = None
+    """None where it was compared with nothing but the mean."""
+    caveats: tuple[str, ...] = ()
+    """What stands in the way of reading the law as one of its axes; each allows `weak` at most."""
+
+
+def evidence(law: Law, points: Points, comparison: Comparison | None = None, caveats: Sequence[str] = ()) -> Evidence:
+    """Test a law by hold-outs and by the structure of its residuals."""
+    return Evidence(
+        holdouts=hold_outs(law.form, points, law.options),
+        structure=structure(law, points, law.options.seed),
+        comparison=comparison,
+        caveats=tuple(caveats),
+    )
 
 
 def too_few(form: Form, points: Points) -> Verdict | None:
@@ -65,15 +98,14 @@ def too_few(form: Form, points: Points) -> Verdict | None:
     return None
 
 
-def judge(law: Law, points: Points, caveats: Sequence[str] = ()) -> Verdict:
-    """The verdict on a law fitted to these points. A caveat (confounded axes, say) allows `weak` at most."""
-    return (
-        _no_signal(law, points)
-        or _under_determined(law)
-        or _no_better_than_mean(law)
-        or _weak(law, points, caveats)
-        or _supported(law)
-    )
+def judge(law: Law, points: Points, tested: Evidence | None = None) -> Verdict:
+    """The verdict on a law fitted to these points, tested here where it was not tested before."""
+    return refused(law, points) or _weak(law, points, tested or evidence(law, points)) or _supported(law)
+
+
+def refused(law: Law, points: Points) -> Verdict | None:
+    """The verdict where there is nothing to test: `no law` or `under-determined`."""
+    return _no_signal(law, points) or _no_better_than_mean(law, points) or _under_determined(law)
 
 
 def at_chance(points: Points) -> bool:
@@ -112,10 +144,8 @@ def _no_signal(law: Law, points: Points) -> Verdict | None:
         tau = kendalltau(values, means).statistic
         if tau <= -LEAST_FALL and means[-1] < means[0]:
             return None
-        return Verdict(
-            word="no law",
-            reason=f"{label(points.metric)} does not fall with {SYMBOLS[axis]} (rank correlation {tau:+.2f})",
-        )
+        name = label(points.metric, points.quantity)
+        return Verdict(word="no law", reason=f"{name} does not fall with {SYMBOLS[axis]} (rank correlation {tau:+.2f})")
     return None
 
 
@@ -124,7 +154,7 @@ def _under_determined(law: Law) -> Verdict | None:
     if count <= needed:
         return Verdict(
             word="under-determined",
-            reason=f"{count} distinct points, {needed} parameters: nothing is left to check the fit",
+            reason=f"an interpolation: {count} distinct points, {needed} parameters, nothing is left to check the fit",
         )
     if count < FEW_PER_PARAMETER * needed:
         return Verdict(
@@ -134,44 +164,108 @@ def _under_determined(law: Law) -> Verdict | None:
     return None
 
 
-def p_value(law: Law) -> float:
+def p_value(law: Law, points: Points) -> float:
     """Of the F test of the law against the mean; 1 where no degree of freedom is left."""
-    extra, left = len(law.parameters) - 1, law.n_points - len(law.parameters)
+    extra, left = len(law.parameters) - 1, independent(law, points) - len(law.parameters)
+    share = explained(law, points)
     if left < 1:
         return 1.0
-    if law.r2 >= 1:
+    if share >= 1:
         return 0.0
-    return float(f_distribution.sf(max(law.r2, 0) / extra / ((1 - law.r2) / left), extra, left))
+    return float(f_distribution.sf(max(share, 0) / extra / ((1 - share) / left), extra, left))
 
 
-def _no_better_than_mean(law: Law) -> Verdict | None:
-    chance = p_value(law)
+def _no_better_than_mean(law: Law, points: Points) -> Verdict | None:
+    if law.n_distinct < FEW_PER_PARAMETER * len(law.parameters) and _always_falls(law, points):
+        return None  # too few points for the test to have any power: see `_under_determined`
+    chance = p_value(law, points)
     if chance > SIGNIFICANCE:
         return Verdict(
-            word="no law", reason=f"no better than the mean of the points (F test p = {chance:.2g}, R² {law.r2:.2f})"
+            word="no law",
+            reason=f"no better than the mean of the points (F test p = {chance:.2g}, R² {explained(law, points):.2f})",
         )
     return None
 
 
-def _weak(law: Law, points: Points, caveats: Sequence[str]) -> Verdict | None:
-    doubts: list[str] = []
+def _always_falls(law: Law, points: Points) -> bool:
+    """Whether there are no degrees of freedom to test, or the loss falls at every step along the only axis."""
+    if independent(law, points) <= len(law.parameters):
+        return True
+    if len(law.form.axes) > 1:
+        return False
+    _, means = points.means(law.form.axes[0])
+    return bool((np.diff(means) < 0).all())
+
+
+def _weak(law: Law, points: Points, tested: Evidence) -> Verdict | None:
+    doubts = [
+        *_few(law, points),
+        *_unpredicted(law, tested),
+        *_structured(tested.structure),
+        *_loose(law),
+        *_beaten(law, points, tested.comparison),
+        *tested.caveats,
+    ]
+    return Verdict(word="weak", reason="; ".join(doubts)) if doubts else None
+
+
+def _few(law: Law, points: Points) -> list[str]:
+    doubts = []
     if law.n_distinct < CLEAR_PER_PARAMETER * len(law.parameters):
         doubts.append(f"{law.n_distinct} distinct points are few for {len(law.parameters)} parameters")
-    short_axes = [SYMBOLS[axis] for axis in law.form.axes if len(np.unique(points.axis(axis))) < CLEAR_VALUES]
+    axes = [axis for axis in law.form.axes if axis != "family"]
+    short_axes = [SYMBOLS[axis] for axis in axes if len(np.unique(points.axis(axis))) < CLEAR_VALUES]
     if short_axes:
         doubts.append(f"with three values of {' and '.join(short_axes)} nothing is left to check the exponent")
+    return doubts
+
+
+def _unpredicted(law: Law, tested: Evidence) -> list[str]:
+    doubts = []
     if law.leave_out is None:
         doubts.append("no point can be left out to test it")
     elif law.leave_out.skill < CLEAR_SKILL:
         doubts.append(f"it predicts left-out points badly (skill {law.leave_out.skill:.2f} of 1)")
-    doubts += [limit for limit in law.limits if not limit.startswith("the floor")]
+    for held in tested.holdouts:
+        if held.p is not None and held.p < SURPRISE:
+            doubts.append(
+                f"fitted without {held.what} it predicts {held.predicted:.4g} there, "
+                f"and {held.measured:.4g} was measured (p = {held.p:.2g})"
+            )
+    return doubts
+
+
+def _structured(found: Structure | None) -> list[str]:
+    if found is None:
+        return []
+    doubts = []
+    if found.p < STRUCTURE:
+        doubts.append(
+            f"its residuals are no noise: {found.what} explains {found.share:.0%} of them (p = {found.p:.2g})"
+        )
+    if found.lack_of_fit is not None and found.lack_of_fit < STRUCTURE:
+        doubts.append(f"it misses the points by more than their seeds scatter (p = {found.lack_of_fit:.2g})")
+    return doubts
+
+
+def _loose(law: Law) -> list[str]:
+    """Parameters that the points do not hold; a floor that is not there is none of them."""
+    doubts = [limit for limit in law.limits if not limit.startswith("the floor")]
     for parameter in law.parameters:
         if parameter.name in law.form.exponents and parameter.lo is not None and parameter.hi is not None:
             factor = parameter.hi / parameter.lo if parameter.lo > 0 else math.inf
-            if factor > WIDE:
+            if factor > WIDE and parameter.name not in law.form.signed:
                 doubts.append(f"{parameter.name} is known only to a factor of {factor:.2g}")
-    doubts += caveats
-    return Verdict(word="weak", reason="; ".join(doubts)) if doubts else None
+    return doubts
+
+
+def _beaten(law: Law, points: Points, comparison: Comparison | None) -> list[str]:
+    if comparison is None:
+        return []
+    behind = comparison.of(law.form, points.quantity).aicc - comparison.best.aicc
+    if math.isfinite(behind) and behind > FAR:
+        return [f"the {comparison.best.name} form describes the points far better (AICc lower by {behind:.0f})"]
+    return []
 
 
 def _supported(law: Law) -> Verdict:

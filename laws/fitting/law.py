@@ -8,12 +8,13 @@ polished by `scipy.optimize.least_squares`. Left-out points and bootstraps are b
 import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
 from scipy.optimize import least_squares
 
-from laws.forms import Array, Axis, Form, Role
+from laws.forms import Array, Form, Role, log_axes
 from laws.points import Points
 
 INTERVAL = 0.90
@@ -22,13 +23,20 @@ AGREE = 1e-6
 """A start agrees where its sum of squares is within this share of the best, or of the total sum of squares."""
 
 
+Loss = Literal["squared", "relative"]
+
+
 @dataclass(frozen=True, kw_only=True)
 class Options:
     """How hard to try."""
 
+    loss: Loss = "squared"
+    """What is minimised: squares of residuals, or of relative ones."""
     starts: int = 48
     bootstraps: int = 400
     seed: int = 0
+    interval: float = INTERVAL
+    """Coverage of the intervals of parameters and predictions."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -39,6 +47,14 @@ class Parameter:
     value: float
     lo: float | None
     hi: float | None
+    open_below: bool = False
+    """No lower end was found: as far down as the form goes, the points do not say no."""
+    open_above: bool = False
+
+    @property
+    def identified(self) -> bool:
+        """Whether the points bound it from both sides."""
+        return self.lo is not None and not (self.open_below or self.open_above)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -62,7 +78,14 @@ class Law:
     form: Form
     parameters: tuple[Parameter, ...]
     r2: float
+    """Of the values themselves, unweighted, whatever was minimised."""
     rmse: float
+    objective: float
+    """What was minimised: the sum over points of squared (relative) residuals."""
+    noise: float
+    """Standard deviation of a residual, in the residuals' units (relative ones are shares); NaN without freedom."""
+    aicc: float
+    """Akaike's criterion for few points; infinite where there are too few for it."""
     n_points: int
     n_distinct: int
     leave_out: LeaveOut | None
@@ -78,6 +101,8 @@ class Law:
     centre: Array = field(repr=False)
     resampled: Array = field(repr=False)
     """Internal coordinates of the bootstraps (bootstraps, p); empty where there are none."""
+    covariance: Array = field(repr=False)
+    """(p, p) of the internal coordinates; NaN where no degree of freedom is left."""
 
     def __getitem__(self, name: str) -> float:
         """A parameter's value by its name."""
@@ -91,50 +116,63 @@ class Law:
         """Lower and upper ends (m,) of the interval of the curve; None where there is none."""
         if not len(self.resampled):
             return None
-        values = self.form.value(self.resampled, self._centred(axes))
-        lo, hi = np.quantile(values, _ENDS, axis=0)
+        lo, hi = np.quantile(self.draws(axes), ends(self.options.interval), axis=0)
         return lo, hi
 
+    def draws(self, axes: Sequence[Array]) -> Array:
+        """(bootstraps, m): what each bootstrap says of the curve there."""
+        return self.form.value(self.resampled, self._centred(axes))
+
     def _centred(self, axes: Sequence[Array]) -> Array:
-        return np.log(np.stack([np.asarray(axis, dtype=float) for axis in axes], axis=-1)) - self.centre
+        return log_axes(self.form.axes, axes) - self.centre
 
 
-_ENDS = (0.5 - INTERVAL / 2, 0.5 + INTERVAL / 2)
+def ends(interval: float) -> tuple[float, float]:
+    """The two quantiles between which a share `interval` lies."""
+    return 0.5 - interval / 2, 0.5 + interval / 2
 
 
 def fit(form: Form, points: Points, options: Options | None = None) -> Law:
     """The best fit of `form` to the points, lower values being better.
 
     Raises ValueError where a value is not finite, an axis is not positive, or there are fewer than two
-    distinct points. Fewer points than parameters do fit - exactly, and mean nothing: see `laws.verdict`.
+    distinct points. Fewer points than parameters do fit - exactly, and mean nothing: see `laws.trust.verdict`.
     """
     options = options or Options()
     _check(form, points)
     logs = points.logs(form.axes)
-    centre = logs.mean(axis=0)
+    centre = np.where([axis == "family" for axis in form.axes], 0.0, logs.mean(axis=0))
     u = logs - centre
-    problem = _Problem(form=form, u=u, spread=_spread(points.y))
+    relative = options.loss == "relative"
+    if relative and not (points.y > 0).all():
+        raise ValueError("relative residuals need positive values")
+    weights = 1 / points.y**2 if relative else np.ones(len(points))
+    problem = _Problem(form=form, u=u, spread=1.0 if relative else _spread(points.y))
     rng = np.random.default_rng(options.seed)
     lower, upper = _bounds(form, points.y)
     first = _starts(form, points.y, options.starts, rng)
-    everything = np.ones(len(points))
-    reached, cost = _minimise(problem, first, points.y, everything, (lower, upper))
+    reached, cost = _minimise(problem, first, points.y, weights, (lower, upper))
     order = np.argsort(cost)
-    theta, best = _polish(problem, reached[order[:3]], points.y, (lower, upper))
+    theta, best = _polish(problem, reached[order[:3]], points.y, weights, (lower, upper))
     residuals = points.y - form.value(theta, u)
     total = float(((points.y - points.y.mean()) ** 2).sum())
     squares = float((residuals**2).sum())
-    slack = AGREE * (best + 1e-3 * total / problem.spread**2)
+    objective = float((weights * residuals**2).sum())
+    slack = AGREE * (best + 1e-3 * float((weights * (points.y - points.y.mean()) ** 2).sum()) / problem.spread**2)
     cells = _cells(logs)
-    resampled = _bootstrap(problem, theta, squares, points.y, (lower, upper), options, rng)
+    noise, covariance = _uncertainty(problem, theta, weights, objective)
+    resampled = _bootstrap(problem, theta, objective, weights, (lower, upper), options, rng)
     return Law(
         form=form,
-        parameters=_parameters(form, theta, resampled, centre),
+        parameters=_parameters(form, theta, resampled, centre, options.interval),
         r2=1 - squares / total if total > 0 else 0.0,
         rmse=float(np.sqrt(squares / len(points))),
+        objective=objective,
+        noise=noise,
+        aicc=_aicc(len(points), len(theta), objective),
         n_points=len(points),
         n_distinct=len(np.unique(cells)),
-        leave_out=_leave_out(problem, reached[order[:4]], theta, points.y, cells, (lower, upper)),
+        leave_out=_leave_out(problem, reached[order[:4]], theta, points.y, weights, cells, (lower, upper)),
         starts=options.starts,
         agree=float(np.mean(cost <= best + slack)),
         limits=_limits(form, theta, points.y, (lower, upper)),
@@ -142,7 +180,26 @@ def fit(form: Form, points: Points, options: Options | None = None) -> Law:
         theta=theta,
         centre=centre,
         resampled=resampled,
+        covariance=covariance,
     )
+
+
+def _aicc(count: int, parameters: int, objective: float) -> float:
+    """Akaike's criterion of Gaussian residuals; their variance is a parameter too."""
+    size = parameters + 1
+    if count - size - 1 <= 0:
+        return np.inf
+    variance = max(objective / count, np.finfo(float).tiny)
+    return float(count * (np.log(2 * np.pi * variance) + 1) + 2 * size + 2 * size * (size + 1) / (count - size - 1))
+
+
+def _uncertainty(problem: "_Problem", theta: Array, weights: Array, objective: float) -> tuple[float, Array]:
+    size, freedom = len(theta), len(weights) - len(theta)
+    if freedom < 1:
+        return np.nan, np.full((size, size), np.nan)
+    slopes = problem.form.evaluate(theta, problem.u)[1] * np.sqrt(weights)[:, None]
+    noise = float(np.sqrt(objective / freedom))
+    return noise, np.asarray(noise**2 * np.linalg.pinv(slopes.T @ slopes, hermitian=True), dtype=np.float64)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -177,6 +234,10 @@ def _starts(form: Form, y: Array, count: int, rng: np.random.Generator) -> Array
         "exponent": lambda: rng.uniform(np.log(0.03), np.log(4), count),
         "floor": lambda: np.log(smallest * rng.choice([0.02, 0.3, 0.7, 0.95, 0.999], count)),
         "weight": lambda: rng.uniform(-4, 4, count),
+        "signed": lambda: rng.uniform(-1, 1, count),
+        "turn": lambda: rng.uniform(-2, 2, count),
+        "odds": lambda: rng.uniform(-4, 4, count),
+        "ceiling": lambda: np.log(np.abs(y).max()) + rng.uniform(0, 2, count),
     }
     return np.stack([draw[role]() for role in form.roles], axis=1)
 
@@ -192,6 +253,10 @@ def _bounds(form: Form, y: Array) -> tuple[Array, Array]:
         "exponent": _EXPONENT,
         "floor": (largest - 30, largest + 1),
         "weight": (-25.0, 25.0),
+        "signed": (-5.0, 5.0),
+        "turn": (-15.0, 15.0),
+        "odds": (-25.0, 25.0),
+        "ceiling": (largest - 3, largest + 5),
     }
     pairs = np.array([ranges[role] for role in form.roles])
     return pairs[:, 0], pairs[:, 1]
@@ -246,9 +311,11 @@ def _linearise(problem: _Problem, theta: Array, y: Array, root: Array) -> tuple[
         return (value - y) * root, gradient * root[..., None]
 
 
-def _polish(problem: _Problem, thetas: Array, y: Array, bounds: tuple[Array, Array]) -> tuple[Array, float]:
+def _polish(
+    problem: _Problem, thetas: Array, y: Array, weights: Array, bounds: tuple[Array, Array]
+) -> tuple[Array, float]:
     """The best of a few candidates after scipy's trust-region solver; with its sum of squares in units of spread."""
-    root = np.full(len(y), 1 / problem.spread)
+    root = np.sqrt(weights) / problem.spread
     lower, upper = bounds
     best, cost = thetas[0], np.inf
     for theta in thetas:
@@ -276,7 +343,13 @@ def _cells(logs: Array) -> NDArray[np.int64]:
 
 
 def _leave_out(
-    problem: _Problem, candidates: Array, theta: Array, y: Array, cells: NDArray[np.int64], bounds: tuple[Array, Array]
+    problem: _Problem,
+    candidates: Array,
+    theta: Array,
+    y: Array,
+    weights: Array,
+    cells: NDArray[np.int64],
+    bounds: tuple[Array, Array],
 ) -> LeaveOut | None:
     """Leave each distinct point out in turn; every fit starts from the best few of the full fit."""
     count = int(cells.max()) + 1
@@ -285,7 +358,11 @@ def _leave_out(
     starts = np.concatenate([candidates, theta[None]])
     kept = (cells[None, :] != np.arange(count)[:, None]).astype(float)
     reached, cost = _minimise(
-        problem, np.repeat(starts[None], count, axis=0).reshape(-1, len(theta)), y, kept.repeat(len(starts), 0), bounds
+        problem,
+        np.repeat(starts[None], count, axis=0).reshape(-1, len(theta)),
+        y,
+        (kept * weights).repeat(len(starts), 0),
+        bounds,
     )
     best = cost.reshape(count, -1).argmin(axis=1)
     thetas = reached.reshape(count, len(starts), -1)[np.arange(count), best]
@@ -300,7 +377,7 @@ def _bootstrap(
     problem: _Problem,
     theta: Array,
     squares: float,
-    y: Array,
+    weights: Array,
     bounds: tuple[Array, Array],
     options: Options,
     rng: np.random.Generator,
@@ -310,17 +387,17 @@ def _bootstrap(
     That size is itself drawn from its chi-square distribution: with few points over, it is hardly known,
     and resampling the residuals would give intervals that are far too narrow.
     """
-    freedom = len(y) - len(theta)
+    freedom = len(weights) - len(theta)
     if freedom < 1 or not options.bootstraps:
         return np.empty((0, len(theta)))
     sigma = np.sqrt(squares / rng.chisquare(freedom, options.bootstraps))
-    noise = sigma[:, None] * rng.standard_normal((options.bootstraps, len(y)))
+    noise = sigma[:, None] * rng.standard_normal((options.bootstraps, len(weights))) / np.sqrt(weights)
     values = problem.form.value(theta, problem.u) + noise
     start = np.repeat(theta[None], options.bootstraps, axis=0)
-    return _minimise(problem, start, values, np.ones(len(y)), bounds, steps=60)[0]
+    return _minimise(problem, start, values, weights, bounds, steps=60)[0]
 
 
-def _parameters(form: Form, theta: Array, resampled: Array, centre: Array) -> tuple[Parameter, ...]:
+def _parameters(form: Form, theta: Array, resampled: Array, centre: Array, interval: float) -> tuple[Parameter, ...]:
     values = form.public(theta, centre)
     if not len(resampled):
         return tuple(
@@ -329,7 +406,7 @@ def _parameters(form: Form, theta: Array, resampled: Array, centre: Array) -> tu
         )
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", RuntimeWarning)  # quantiles between infinities; shown as unbounded
-        lows, highs = np.quantile(form.public(resampled, centre), _ENDS, axis=0, method="nearest")
+        lows, highs = np.quantile(form.public(resampled, centre), ends(interval), axis=0, method="nearest")
     return tuple(
         Parameter(name=name, value=float(value), lo=float(lo), hi=float(hi))
         for name, value, lo, hi in zip(form.parameters, values, lows, highs, strict=True)
@@ -342,7 +419,7 @@ def _limits(form: Form, theta: Array, y: Array, bounds: tuple[Array, Array]) -> 
     scale = {"amplitude": np.ptp(y), "floor": np.abs(y).max()}
     found = []
     for index, role in enumerate(form.roles):
-        name = _coordinate(form, index)
+        name = form.words[index]
         at_zero = theta[index] <= lower[index] + 1e-3
         if role in scale:
             at_zero = at_zero or np.exp(theta[index]) < 1e-4 * scale[role]
@@ -351,17 +428,3 @@ def _limits(form: Form, theta: Array, y: Array, bounds: tuple[Array, Array]) -> 
         elif theta[index] >= upper[index] - 1e-3:
             found.append(f"{name} runs to infinity")
     return tuple(found)
-
-
-def _coordinate(form: Form, index: int) -> str:
-    role = form.roles[index]
-    if role == "floor":
-        return f"the floor {form.floor}"
-    which = [i for i, other in enumerate(form.roles) if other == role].index(index)
-    axes: tuple[Axis, ...] = form.axes
-    names = {"n": "N", "d": "D", "beams": "beams"}
-    if role == "exponent":
-        return f"the exponent {form.exponents[which]}"
-    if role == "weight":
-        return "the share of D against N"
-    return f"the effect of {names[axes[which]]}" if form.roles.count("amplitude") == len(axes) else "the effect"
