@@ -1,11 +1,13 @@
 """What a law was asked for: one metric of one group over some axes, whatever the forms that answered."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from dataclasses import dataclass
 
-from laws.forms import SYMBOLS, Axis
+from laws.forms import Axis
 from laws.points import Group, describe, label
+from laws.reporting.words import typeset
 from laws.study import Finding
+from laws.trust.comparison import Comparison
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -46,27 +48,24 @@ class Answer:
         return describe(self.best.held)
 
     @property
+    def comparison(self) -> Comparison | None:
+        """All forms that were tried, told or not, and the null model."""
+        return self.best.comparison
+
+    @property
     def title(self) -> str:
         """`CGL over N and D`."""
-        return title(self.metric, self.axes)
+        return f"{typeset(label(self.metric))} over {self.best.axes}"
 
 
-def title(metric: str, axes: Sequence[Axis]) -> str:
-    """`CGL over N and D`."""
-    names = [SYMBOLS[axis] for axis in axes]
-    return f"{label(metric)} over " + (", ".join(names[:-1]) + " and " if len(names) > 1 else "") + names[-1]
+def value_name(finding: Finding) -> str:
+    """How what was fitted is written: `CGL`, `1 − Hit@10`, `−log Hit@10`."""
+    return typeset(label(finding.metric, finding.points.quantity))
 
 
 def answers(findings: Iterable[Finding]) -> list[Answer]:
-    """In the order of the findings."""
+    """In the order of the findings; of each the best form first."""
     asked: dict[tuple[Group, str, tuple[Axis, ...]], list[Finding]] = {}
     for finding in findings:
         asked.setdefault((finding.group, finding.metric, finding.form.axes), []).append(finding)
-    return [Answer(findings=tuple(sorted(forms, key=_rank))) for forms in asked.values()]
-
-
-def _rank(finding: Finding) -> float:
-    law = finding.law
-    if law is None:
-        return 2.0
-    return -law.leave_out.skill if law.leave_out else 1.0
+    return [Answer(findings=tuple(sorted(forms, key=lambda one: not one.is_best))) for forms in asked.values()]

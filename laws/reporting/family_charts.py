@@ -19,7 +19,7 @@ def against(named: Sequence[tuple[str, Answer]], name: str) -> Chart:
     held = {describe(finding.held) for finding in findings}
     shared = held.pop() if len(held) == 1 else ""
     names = [each if shared else f"{each} {answer.held}" for each, answer in named]
-    axis, metric = findings[0].form.axes[0], findings[0].metric
+    axis = findings[0].form.axes[0]
     marks: list[Mark] = []
     for each, finding in zip(names, findings, strict=True):
         colour, symbol = category(each, names)
@@ -50,7 +50,7 @@ def against(named: Sequence[tuple[str, Answer]], name: str) -> Chart:
         title=", ".join(filter(None, (named[0][1].title, shared))),
         alt=f"{named[0][1].title} of {' and '.join(names)}: points with intervals and fitted curves in one chart.",
         x=value_scale(AXIS_NAMES[axis], np.concatenate([one.points.axis(axis) for one in findings]), short),
-        y=loss_scale(metric, common_range(findings)),
+        y=loss_scale(findings[0], common_range(findings)),
         marks=tuple(marks),
     )
 

@@ -6,8 +6,8 @@ from collections.abc import Iterable, Sequence
 import numpy as np
 
 from laws.forms import SYMBOLS, Axis
-from laws.points import Points, describe, fix, label, short
-from laws.reporting.answers import Answer
+from laws.points import Points, describe, fix, short
+from laws.reporting.answers import Answer, value_name
 from laws.reporting.charts import (
     Array,
     Band,
@@ -61,9 +61,10 @@ def curve(answer: Answer, name: str, limits: tuple[float, float]) -> Chart:
     x = points.axis(axis)
     grid = np.geomspace(x.min() / 1.25, x.max() * 1.25, GRID)
     marks: list[Mark] = []
-    for finding_of, width in ((finding, 1.7), *((rival, 0.9) for rival in answer.rivals)):
-        marks += _curves(finding_of, grid, width, several=len(answer.rivals) > 0)
-    marks += [_measured(points, finding, x, name="measured" if len(answer.rivals) else "")]
+    rivals = [one for one in answer.rivals if one.points.quantity == points.quantity]
+    for one, width in ((finding, 1.7), *((rival, 0.9) for rival in rivals)):
+        marks += _curves(one, grid, width, several=len(rivals) > 0)
+    marks += [_measured(points, finding, x, name="measured" if rivals else "")]
     marks += _chance(points)
     about = ", ".join(filter(None, (family_name(finding.group.family), answer.held)))
     return Chart(
@@ -72,7 +73,7 @@ def curve(answer: Answer, name: str, limits: tuple[float, float]) -> Chart:
         alt=f"{answer.title}, {about}: {len(points)} points and the fitted curve. {finding.verdict.word}: "
         f"{finding.verdict.reason}.",
         x=value_scale(AXIS_NAMES[axis], x, short),
-        y=loss_scale(finding.metric, limits),
+        y=loss_scale(finding, limits),
         marks=tuple(marks),
     )
 
@@ -111,11 +112,10 @@ def slices(finding: Finding, name: str, limits: tuple[float, float]) -> Chart:
         columns = [grid if axis == along else np.full(GRID, value if axis == by else held[axis]) for axis in axes]
         if (band := law.band(columns)) is not None:
             marks.append(Band(x=grid, lo=band[0], hi=band[1], colour=colour, belongs_to=title))
-        fitted = law.predict(columns)
         marks.append(
             Line(
                 x=grid,
-                y=fitted,
+                y=law.predict(columns),
                 colour=colour,
                 dash=dash_of(finding),
                 width=1.2,
@@ -130,10 +130,10 @@ def slices(finding: Finding, name: str, limits: tuple[float, float]) -> Chart:
     return Chart(
         name=name,
         title=about,
-        alt=f"{finding.title}: {label(finding.metric)} along {SYMBOLS[along]}, a curve for each of {len(values)} "
+        alt=f"{finding.title}: {value_name(finding)} along {SYMBOLS[along]}, a curve for each of {len(values)} "
         f"values of {SYMBOLS[by]}, with the measured points.",
         x=value_scale(AXIS_NAMES[along], x, short),
-        y=loss_scale(finding.metric, limits),
+        y=loss_scale(finding, limits),
         marks=tuple(marks),
     )
 
@@ -155,12 +155,12 @@ def contours(finding: Finding, name: str, limits: tuple[float, float]) -> Chart:
     about = ", ".join(filter(None, (family_name(finding.group.family), describe({**finding.held, **held}))))
     return Chart(
         name=name,
-        title=f"{about}, {label(finding.metric)}{unit}",
-        alt=f"{finding.title}: lines of equal {label(finding.metric)} over N and D, and the {len(points)} points.",
+        title=f"{about}, {value_name(finding)}{unit}",
+        alt=f"{finding.title}: lines of equal {value_name(finding)} over N and D, and the {len(points)} points.",
         x=value_scale(AXIS_NAMES["n"], [*points.n, n[0], n[-1]][: len(points)], short, margin=1.6),
         y=value_scale(AXIS_NAMES["d"], points.d, short, margin=1.6),
         marks=(
-            Contours(x=n, y=d, z=z, levels=tuple(levels), name=label(finding.metric)),
+            Contours(x=n, y=d, z=z, levels=tuple(levels), name=value_name(finding)),
             Dots(x=points.n, y=points.d, shades=points.y * factor, size=7, hover=told(points, finding)),
         ),
         shades=(limits[0] * factor, limits[1] * factor),
@@ -174,14 +174,14 @@ def residuals(finding: Finding, name: str) -> Chart | None:
     """
     law, points, axes = finding.law, finding.points, finding.form.axes
     assert law is not None
-    fitted = law.predict([points.axis(axis) for axis in axes])
+    curve = law.predict([points.axis(axis) for axis in axes])
     typical = float(np.abs(points.y).mean())
     if typical == 0:
         return None
     # of the law itself, unless that all but vanishes somewhere: then of the mean
-    whole = fitted if fitted.min() > SMALL * typical else np.full(len(points), typical)
-    off = 100 * (points.y - fitted) / whole
-    scatter = 100 * float(np.sqrt(np.mean(((points.y - fitted) / whole) ** 2)))
+    whole = curve if curve.min() > SMALL * typical else np.full(len(points), typical)
+    off = 100 * (points.y - curve) / whole
+    scatter = 100 * float(np.sqrt(np.mean(((points.y - curve) / whole) ** 2)))
     along, x = axes[0], points.axis(axes[0])
     reach = off
     across = np.array([x.min() / 1.6, x.max() * 1.6])
@@ -190,7 +190,7 @@ def residuals(finding: Finding, name: str) -> Chart | None:
         Rule(at=0.0, colour="ink", dash="solid"),
     ]
     if len(axes) == 1:
-        lo, hi = (None if end is None else 100 * (end - fitted) / whole for end in (points.lo, points.hi))
+        lo, hi = (None if end is None else 100 * (end - curve) / whole for end in (points.lo, points.hi))
         marks.append(Dots(x=x, y=off, lo=lo, hi=hi, colour=POINT, hover=told(points, finding)))
         reach = np.concatenate([off, *(end for end in (lo, hi) if end is not None)])
     else:
@@ -233,18 +233,21 @@ def _around_zero(off: Array, scatter: float) -> tuple[float, float]:
 
 def told(points: Points, finding: Finding) -> tuple[str, ...]:
     """What is said of each point where one points at it."""
-    fitted = finding.law.predict([points.axis(axis) for axis in finding.form.axes]) if finding.law else None
+    law = finding.law.predict([points.axis(axis) for axis in finding.form.axes]) if finding.law else None
+    columns = {SYMBOLS[axis]: getattr(points, axis) for axis in ("n", "d", "beams", "c")}
     lines = []
     for index in range(len(points)):
-        where = [f"N {short(points.n[index])}", f"D {short(points.d[index])}"]
-        if points.beams is not None:
-            where.append(f"{short(points.beams[index])} beams")
-        line = ", ".join(where) + f"<br>{label(points.metric)} {number(float(points.y[index]))}"
+        where = (
+            f"{name} {short(column[index])}"
+            for name, column in columns.items()
+            if column is not None and math.isfinite(column[index])
+        )
+        line = ", ".join(where) + f"<br>{value_name(finding)} {number(float(points.y[index]))}"
         if points.lo is not None and points.hi is not None and math.isfinite(points.lo[index]):
             line += f" ({number(float(points.lo[index]), 3)} to {number(float(points.hi[index]), 3)})"
-        if fitted is not None:
-            line += f"<br>law {number(float(fitted[index]))}"
-            line += f", {percent(float(points.y[index] / fitted[index] - 1), 2)}" if fitted[index] > 0 else ""
+        if law is not None:
+            line += f"<br>law {number(float(law[index]))}"
+            line += f", {percent(float(points.y[index] / law[index] - 1), 2)}" if law[index] > 0 else ""
         lines.append(line)
     return tuple(lines)
 
@@ -254,10 +257,10 @@ def dash_of(finding: Finding) -> Dash:
     return "solid" if finding.verdict.word in ("supported", "weak") else "dash"
 
 
-def loss_scale(metric: str, limits: tuple[float, float]) -> Scale:
+def loss_scale(finding: Finding, limits: tuple[float, float]) -> Scale:
     """The axis of a fitted value; small losses are written in thousandths."""
     factor, unit = unit_of(limits)
-    return plain_scale(label(metric) + unit, limits, factor)
+    return plain_scale(value_name(finding) + unit, limits, factor)
 
 
 def unit_of(limits: tuple[float, float]) -> tuple[float, str]:

@@ -2,7 +2,7 @@
 
 import json
 import math
-from collections.abc import Sequence
+from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
@@ -10,50 +10,71 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from laws import tuning
-from laws.points import label
+from laws.fitting import Law
+from laws.planning.planner import Optimum
+from laws.points import Group, label
+from laws.reporting.found import Found
+from laws.reporting.plans import Plan
 from laws.reporting.provenance import provenance
 from laws.study import Finding
-from laws.tables import Tables
+from laws.together import Together
+from laws.trust.comparison import Rival
 
-_GROUP = ("corpus", "corpus_hash", "identifiers", "family", "init", "recipe", "split")
-_NUMBER = pa.float64()
+_GROUP = tuple(field.name for field in fields(Group))
+_NUMBER, _TEXT, _COUNT, _YES = pa.float64(), pa.string(), pa.int64(), pa.bool_()
+_ENDS = {"lo": _NUMBER, "hi": _NUMBER}
 
 
-def _records(**fields: pa.DataType) -> pa.DataType:
-    return pa.list_(pa.struct(list(fields.items())))
+def _records(**columns: pa.DataType) -> pa.DataType:
+    return pa.list_(pa.struct(list(columns.items())))
 
 
 SCHEMA = pa.schema(
     [
-        *((name, pa.string()) for name in (*_GROUP, "metric", "fitted_quantity", "form")),
-        ("axes", pa.list_(pa.string())),
-        ("formula", pa.string()),
-        ("latex", pa.string()),
-        ("held", _records(axis=pa.string(), value=_NUMBER)),
-        ("n_points", pa.int64()),
-        ("n_distinct", pa.int64()),
-        ("n_parameters", pa.int64()),
-        ("verdict", pa.string()),
-        ("reason", pa.string()),
-        ("notes", pa.list_(pa.string())),
-        ("parameters", _records(name=pa.string(), value=_NUMBER, lo=_NUMBER, hi=_NUMBER)),
-        *(
-            (name, _NUMBER)
-            for name in ("r2", "rmse", "leave_out_rmse", "leave_out_null_rmse", "leave_out_skill", "starts_agree")
-        ),
-        ("limits", pa.list_(pa.string())),
+        *((name, _TEXT) for name in (*_GROUP, "metric", "fitted_quantity", "form", "formula", "latex")),
+        ("axes", pa.list_(_TEXT)),
+        ("held", _records(axis=_TEXT, value=_NUMBER)),
+        *((name, _COUNT) for name in ("n_points", "n_distinct", "n_parameters")),
+        ("is_best", _YES),
+        ("verdict", _TEXT),
+        ("reason", _TEXT),
+        ("notes", pa.list_(_TEXT)),
+        ("parameters", _records(name=_TEXT, value=_NUMBER, **_ENDS, open_below=_YES, open_above=_YES)),
+        *((name, _NUMBER) for name in ("r2", "rmse", "objective", "noise", "aicc")),
+        *((name, _NUMBER) for name in ("leave_out_rmse", "leave_out_null_rmse", "leave_out_skill", "starts_agree")),
+        ("limits", pa.list_(_TEXT)),
         ("chance", _NUMBER),
         (
+            "comparison",
+            _records(
+                form=_TEXT, quantity=_TEXT, parameters=_COUNT, n_points=_COUNT, n_distinct=_COUNT, objective=_NUMBER,
+                aicc=_NUMBER, behind=_NUMBER, leave_out_rmse=_NUMBER, skill=_NUMBER,
+            ),
+        ),
+        (
+            "holdouts",
+            _records(
+                axis=_TEXT, held=pa.list_(_NUMBER), n_train=_COUNT, n_held=_COUNT, predicted=_NUMBER, measured=_NUMBER,
+                error=_NUMBER, **_ENDS, p=_NUMBER, inside=_YES,
+            ),
+        ),
+        ("structure", pa.struct([("p", _NUMBER), ("share", _NUMBER), ("what", _TEXT), ("lack_of_fit", _NUMBER)])),
+        ("card", _TEXT),
+        (
             "points",
-            _records(n=_NUMBER, d=_NUMBER, beams=_NUMBER, y=_NUMBER, lo=_NUMBER, hi=_NUMBER, fitted=_NUMBER),
+            _records(
+                n=_NUMBER, d=_NUMBER, beams=_NUMBER, c=_NUMBER, y=_NUMBER, **_ENDS, fitted=_NUMBER,
+                train_flops=_NUMBER, infer_flops=_NUMBER, run=_TEXT,
+            ),
         ),
     ]
-)
-"""Columns of laws.parquet: scalars, and lists of records that DuckDB, pandas and Polars unnest."""
+)  # fmt: skip
+"""Columns of laws.parquet: scalars, and lists of records that DuckDB, pandas and Polars unnest. The card is JSON."""
 
 
-def as_numbers(tables: Tables, findings: Sequence[Finding]) -> dict[str, Any]:
+def as_numbers(found: Found) -> dict[str, Any]:
     """Everything in the report as plain values; what is unknown or infinite is None."""
+    tables = found.tables
     reasons = [{"trial": row.trial, "grid": row.grid, "error": row.error} for row in tables.failed]
     counts = {"done": len(tables.trials) - len(reasons), "failed": len(reasons), "duplicates": tables.duplicates}
     baselines = [
@@ -66,7 +87,9 @@ def as_numbers(tables: Tables, findings: Sequence[Finding]) -> dict[str, Any]:
             "trials": counts,
             "failed": reasons,
             "baselines": baselines,
-            "laws": [_law(finding) for finding in findings],
+            "laws": [_law(finding) for finding in found.findings],
+            "families": [_together(one) for one in found.families],
+            "plans": [_plan(one) for one in found.plans],
             "learning_rates": [tuning.numbers(transfer) for transfer in tuning.transfers(tables.studies)],
             "provenance": provenance(tables),
         }
@@ -97,30 +120,22 @@ def _row(law: dict[str, Any]) -> dict[str, Any]:
         **fit,
         "held": [{"axis": axis, "value": value} for axis, value in law["held"].items()],
         "parameters": [{"name": name, **ends} for name, ends in fit.get("parameters", {}).items()],
+        "card": json.dumps(law["card"], ensure_ascii=False) if law["card"] else None,
         "points": [dict(zip(names, row, strict=True)) for row in zip(*law["points"].values(), strict=True)],
     }
 
 
 def _law(finding: Finding) -> dict[str, Any]:
-    law, points = finding.law, finding.points
-    columns = {"n": points.n, "d": points.d, "beams": points.beams, "y": points.y, "lo": points.lo, "hi": points.hi}
-    fitted: dict[str, Any] | None = None
-    if law is not None:
-        columns["fitted"] = law.predict([points.axis(axis) for axis in finding.form.axes])
-        fitted = {
-            "parameters": {item.name: {"value": item.value, "lo": item.lo, "hi": item.hi} for item in law.parameters},
-            "r2": law.r2,
-            "rmse": law.rmse,
-            "leave_out_rmse": law.leave_out.rmse if law.leave_out else None,
-            "leave_out_null_rmse": law.leave_out.null_rmse if law.leave_out else None,
-            "leave_out_skill": law.leave_out.skill if law.leave_out else None,
-            "starts_agree": law.agree,
-            "limits": list(law.limits),
-        }
+    points = finding.points
+    columns = {name: getattr(points, name) for name in ("n", "d", "beams", "c", "y", "lo", "hi")}
+    columns |= {name: getattr(points, name) for name in ("train_flops", "infer_flops")}
+    if finding.law is not None:
+        columns["fitted"] = finding.law.predict([points.axis(axis) for axis in finding.form.axes])
+    listed = {name: values.tolist() for name, values in columns.items() if values is not None}
     return {
         **vars(finding.group),
         "metric": finding.metric,
-        "fitted_quantity": label(finding.metric),
+        "fitted_quantity": label(finding.metric, points.quantity),
         "form": finding.form.name,
         "axes": list(finding.form.axes),
         "formula": finding.form.text,
@@ -129,12 +144,87 @@ def _law(finding: Finding) -> dict[str, Any]:
         "n_points": len(points),
         "n_distinct": points.distinct(finding.form.axes),
         "n_parameters": len(finding.form.parameters),
+        "is_best": finding.is_best,
         "verdict": finding.verdict.word,
         "reason": finding.verdict.reason,
         "notes": list(finding.notes),
-        "law": fitted,
+        "law": None if finding.law is None else _fit(finding.law),
+        "comparison": [_rival(rival) for rival in finding.comparison.rivals] if finding.comparison else [],
+        "holdouts": [{**vars(one), "inside": one.inside} for one in finding.holdouts],
+        "structure": vars(finding.structure) if finding.structure else None,
+        "card": vars(finding.card) if finding.card else None,
         "chance": points.chance,
-        "points": {name: values.tolist() for name, values in columns.items() if values is not None},
+        "points": listed | ({"run": list(points.run)} if points.run else {}),
+    }
+
+
+def _fit(law: Law) -> dict[str, Any]:
+    left_out = law.leave_out
+    return {
+        "parameters": {
+            one.name: {name: value for name, value in vars(one).items() if name != "name"} for one in law.parameters
+        },
+        "r2": law.r2,
+        "rmse": law.rmse,
+        "objective": law.objective,
+        "noise": law.noise,
+        "aicc": law.aicc,
+        "leave_out_rmse": left_out.rmse if left_out else None,
+        "leave_out_null_rmse": left_out.null_rmse if left_out else None,
+        "leave_out_skill": left_out.skill if left_out else None,
+        "starts_agree": law.agree,
+        "limits": list(law.limits),
+    }
+
+
+def _rival(rival: Rival) -> dict[str, Any]:
+    told = {name: value for name, value in vars(rival).items() if name not in ("form", "k")}
+    return {"form": rival.name, "parameters": rival.k, **told}
+
+
+def _together(one: Together) -> dict[str, Any]:
+    return {
+        "families": [group.family for group in one.groups],
+        **{name: getattr(one.groups[0], name) for name in ("corpus", "corpus_hash", "identifiers")},
+        "metric": one.metric,
+        "form": one.base.name,
+        "axes": list(one.base.axes),
+        "held": [dict(held) for held in one.held],
+        "word": one.word,
+        "reason": one.reason,
+        "shared": _fit(one.shared),
+        "separate": _fit(one.separate),
+    }
+
+
+def _plan(plan: Plan) -> dict[str, Any]:
+    finding = plan.by.finding
+    return {
+        **vars(finding.group),
+        "metric": finding.metric,
+        "fitted_quantity": label(finding.metric, finding.points.quantity),
+        "form": finding.form.name,
+        "held": dict(finding.held),
+        "training_flops": {"formula": plan.costs.training.text, "from": plan.costs.training.basis},
+        "inference_flops": {"formula": plan.costs.inference.text, "from": plan.costs.inference.basis}
+        if plan.costs.inference
+        else None,
+        "frontier": [_optimum(one) for one in plan.frontier],
+        "lifetimes": [_optimum(one) | {"training_share": one.training_share} for one in plan.lifetimes],
+        "levels": [
+            {name: values.tolist() if name != "target" else values for name, values in vars(level).items()}
+            for level in plan.levels
+        ],
+    }
+
+
+def _optimum(one: Optimum) -> dict[str, Any]:
+    return {
+        **vars(one.best),
+        "values": dict(one.best.values),
+        "queries": one.queries,
+        "bands": {axis: list(band) for axis, band in one.bands.items()},
+        "edges": list(one.edges),
     }
 
 

@@ -11,6 +11,7 @@ from markupsafe import Markup
 from laws.fitting import INTERVAL
 from laws.points import label, short
 from laws.reporting import interactive, palette, words
+from laws.reporting.found import Found, found
 from laws.reporting.gallery import Gallery
 from laws.reporting.numbers import as_numbers, write_json, write_parquet
 from laws.reporting.provenance import provenance
@@ -34,10 +35,11 @@ def write(tables: Tables, findings: Sequence[Finding], out: Path) -> Path:
         made = Path(name)
         drawn = made / "figures"
         drawn.mkdir()
-        numbers = as_numbers(tables, findings)
+        all_of_it = found(tables, findings)
+        numbers = as_numbers(all_of_it)
         write_json(numbers, made / DATA[0])
         write_parquet(numbers, made / DATA[1])
-        (made / PAGE).write_text(_page(tables, findings, Gallery(drawn)), encoding="utf-8")
+        (made / PAGE).write_text(_page(all_of_it, Gallery(drawn)), encoding="utf-8")
         names = {path.name for path in drawn.iterdir()}
         for path in drawn.iterdir():
             path.replace(figures / path.name)
@@ -49,14 +51,15 @@ def write(tables: Tables, findings: Sequence[Finding], out: Path) -> Path:
     return out / PAGE
 
 
-def _page(tables: Tables, findings: Sequence[Finding], gallery: Gallery) -> str:
+def _page(all_of_it: Found, gallery: Gallery) -> str:
     """The text of report.html; its figures go as files into the gallery's folder."""
+    tables = all_of_it.tables
     parts = files("laws.reporting") / "page"
     return (
         _environment()
         .get_template("report.html.j2")
         .render(
-            sweeps=sweeps(tables, findings, gallery),
+            sweeps=sweeps(all_of_it, gallery),
             rates=rates(tables, gallery),
             tables=tables,
             provenance=provenance(tables),

@@ -8,14 +8,17 @@ from markupsafe import Markup
 
 from laws import tuning
 from laws.forms import SYMBOLS
-from laws.points import Group, label, short
-from laws.reporting import family_charts, law_charts, tuning_charts
-from laws.reporting.answers import Answer, answers
+from laws.points import Group, describe, short
+from laws.reporting import family_charts, law_charts, plan_charts, trust_charts, tuning_charts
+from laws.reporting.answers import Answer, answers, value_name
+from laws.reporting.found import Found
 from laws.reporting.gallery import Gallery, Plate
+from laws.reporting.plans import Plan
 from laws.reporting.summaries import Summary, summarise
 from laws.reporting.words import family_name, formula, group_name, slug, sweep_name
 from laws.study import Finding, members, unasked
-from laws.tables import Baseline, Tables, Trial
+from laws.tables import Baseline, Tables
+from laws.together import Together
 
 CAUTIONS = {
     "cgl_published": "The chance line, ln(1 + 1/negatives), is what guessing gives with one relevant identifier. The "
@@ -37,7 +40,7 @@ class Card:
     figures: tuple[Plate, ...]
     """Points and curve; of several axes the contours too."""
     checks: tuple[Plate, ...]
-    """Residuals and what else says how far to trust it."""
+    """Residuals, and predictions of what was held out."""
 
     @property
     def finding(self) -> Finding:
@@ -56,6 +59,16 @@ class Section:
     cards: tuple[Card, ...]
     together: Plate | None
     """All families in one chart; None where there is one, or several axes."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Planned:
+    """What one law says of spending."""
+
+    plan: Plan
+    anchor: str
+    title: str
+    figures: tuple[Plate, ...]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -78,28 +91,25 @@ class Sweep:
     baselines: tuple[Baseline, ...]
     budgets: tuple[Plate, ...]
     sections: tuple[Section, ...]
+    plans: tuple[Planned, ...]
+    families: tuple[Together, ...]
+    """Whether families share their exponents."""
     unasked: tuple[str, ...]
     """Along which axes no law could be asked for, and why."""
 
 
-def sweeps(tables: Tables, findings: Sequence[Finding], gallery: Gallery) -> list[Sweep]:
+def sweeps(found: Found, gallery: Gallery) -> list[Sweep]:
     """All sweeps with their figures, in a stable order."""
-    by_group = members(tables, findings)
-    names = list(dict.fromkeys(group.sweep for group in by_group))
-    return [_sweep(tables, name, names, by_group, findings, gallery) for name in names]
+    names = list(dict.fromkeys(group.sweep for group in members(found.tables, found.findings)))
+    return [_sweep(found, name, names, gallery) for name in names]
 
 
 def _sweep(
-    tables: Tables,
-    sweep: tuple[str, str, str],
-    all_sweeps: Sequence[tuple[str, str, str]],
-    by_group: dict[Group, tuple[Trial, ...]],
-    findings: Sequence[Finding],
-    gallery: Gallery,
+    found: Found, sweep: tuple[str, str, str], all_sweeps: Sequence[tuple[str, str, str]], gallery: Gallery
 ) -> Sweep:
-    name = sweep_name(sweep, all_sweeps)
-    known = {group: trials for group, trials in by_group.items() if group.sweep == sweep}
-    mine = tuple(finding for finding in findings if finding.group.sweep == sweep)
+    tables, name = found.tables, sweep_name(sweep, all_sweeps)
+    known = {group: trials for group, trials in members(tables, found.findings).items() if group.sweep == sweep}
+    mine = tuple(finding for finding in found.findings if finding.group.sweep == sweep)
     baselines = tuple(
         sorted((row for row in tables.baselines if (row.corpus, row.corpus_hash) == sweep[:2]), key=_by_strength)
     )
@@ -116,6 +126,8 @@ def _sweep(
         baselines=baselines,
         budgets=tuple(budgets),
         sections=tuple(_sections(asked, name, list(known), gallery)),
+        plans=tuple(_planned(one, name, gallery) for one in found.plans if one.group.sweep == sweep),
+        families=tuple(one for one in found.families if one.groups[0].sweep == sweep),
         unasked=unasked(mine, lambda group: group_name(group, known)),
     )
 
@@ -134,7 +146,7 @@ def _sections(findings: Sequence[Finding], sweep: str, members: Sequence[Group],
         cards = tuple(_cards(alike, stem, members, gallery))
         drawn = [(card.name, card.answer) for card in cards if card.finding.law is not None]
         both = None
-        if len(axes) == 1 and len(drawn) > 1:
+        if len(axes) == 1 and len(drawn) > 1 and len({_quantity(answer) for _, answer in drawn}) == 1:
             both = gallery.hang(family_charts.against(drawn, slug(f"{stem} families")))
         yield Section(
             title=alike[0].title, anchor=slug(stem), caution=CAUTIONS.get(metric, ""), cards=cards, together=both
@@ -142,10 +154,11 @@ def _sections(findings: Sequence[Finding], sweep: str, members: Sequence[Group],
 
 
 def _cards(alike: Sequence[Answer], stem: str, members: Sequence[Group], gallery: Gallery) -> Iterable[Card]:
-    drawn = [one.best for one in alike if one.best.law is not None]
-    heights = law_charts.common_range(drawn) if drawn else (0.1, 1.0)
-    shades = law_charts.value_range(drawn) if drawn else (0.0, 1.0)
     for answer in alike:
+        # side by side on one scale, where they are of one quantity
+        drawn = [one.best for one in alike if one.best.law is not None and _quantity(one) == _quantity(answer)]
+        heights = law_charts.common_range(drawn) if drawn else (0.1, 1.0)
+        shades = law_charts.value_range(drawn) if drawn else (0.0, 1.0)
         name = group_name(answer.group, members)
         figures: list[Plate] = []
         checks: list[Plate] = []
@@ -160,14 +173,39 @@ def _cards(alike: Sequence[Answer], stem: str, members: Sequence[Group], gallery
                     figures.append(gallery.hang(law_charts.contours(best, slug(f"{file} contours"), shades)))
             left = law_charts.residuals(best, slug(f"{file} residuals"))
             checks += [gallery.hang(left)] if left is not None else []
+            if best.holdouts:
+                checks.append(gallery.hang(trust_charts.hold_outs(best, slug(f"{file} held out"))))
         yield Card(
             name=name,
             anchor=slug(f"{stem} {name}"),
             answer=answer,
-            formula=formula(f"{label(answer.metric)} = {best.form.text}"),
+            formula=formula(f"{value_name(best)} = {best.form.text}"),
             figures=tuple(figures),
             checks=tuple(checks),
         )
+
+
+def _planned(plan: Plan, sweep: str, gallery: Gallery) -> Planned:
+    finding = plan.by.finding
+    over = "-".join(SYMBOLS[axis] for axis in finding.form.axes)
+    stem = f"{sweep} {finding.metric} {over} {plan.name} plan"
+    charts = [
+        plan_charts.allocation(plan, slug(f"{stem} allocation")),
+        plan_charts.equal_flops(plan, slug(f"{stem} equal flops")),
+        plan_charts.frontier(plan, slug(f"{stem} frontier")),
+    ]
+    if plan.levels:
+        charts.append(plan_charts.trade_off(plan, slug(f"{stem} trade off")))
+    return Planned(
+        plan=plan,
+        anchor=slug(stem),
+        title=f"{plan.name}: {value_name(finding)} over {finding.axes} {describe(finding.held)}".strip(),
+        figures=tuple(gallery.hang(chart) for chart in charts),
+    )
+
+
+def _quantity(answer: Answer) -> str:
+    return answer.best.points.quantity
 
 
 def rates(tables: Tables, gallery: Gallery) -> list[Rates]:

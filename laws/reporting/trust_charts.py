@@ -1,11 +1,10 @@
 """Charts of how far to trust a law: what it predicts of what was held out, and how sharply its parameters are known."""
 
 import math
-from collections.abc import Sequence
 
 import numpy as np
 
-from laws.points import label
+from laws.reporting.answers import value_name
 from laws.reporting.charts import Chart, Dots, Rule, Scale, plain_scale, spread
 from laws.reporting.palette import LAW, POINT
 from laws.reporting.words import family_name, number, percent
@@ -13,8 +12,9 @@ from laws.study import Finding
 from laws.trust.holdouts import HoldOut
 
 
-def hold_outs(finding: Finding, held: Sequence[HoldOut], name: str) -> Chart:
+def hold_outs(finding: Finding, name: str) -> Chart:
     """Error of the prediction of what was held out, in per cent, with its interval; zero is what was measured."""
+    held = finding.holdouts
     error = np.array([100 * one.error for one in held])
     lo, hi = (np.array([_off(one, end) for one in held]) for end in ("lo", "hi"))
     at = np.arange(1.0, len(held) + 1)
@@ -46,7 +46,7 @@ def hold_outs(finding: Finding, held: Sequence[HoldOut], name: str) -> Chart:
             ticks=tuple((float(index), one.what.removeprefix("the ")) for index, one in zip(at, held, strict=True)),
             is_log=False,
         ),
-        y=plain_scale(f"predicted − measured {label(finding.metric)}, %", spread(ends), is_log=False),
+        y=plain_scale(f"predicted − measured {value_name(finding)}, %", spread(ends), is_log=False),
         marks=(Rule(at=0.0, colour="ink", dash="solid"), *marks),
     )
 

@@ -99,6 +99,11 @@ def sweep_name(sweep: tuple[str, str, str], among: Iterable[tuple[str, str, str]
     return f"{name}, {identifiers}" if identifiers else name
 
 
+def typeset(name: str) -> str:
+    """A quantity's name with a minus in place of a hyphen: `1 − Hit@10`."""
+    return name.replace("1 - ", "1 − ").replace("-log", "−log")
+
+
 def sentence(text: str) -> str:
     """The text with a capital and a full stop."""
     text = text[:1].upper() + text[1:]
