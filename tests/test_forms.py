@@ -2,11 +2,13 @@
 
 import numpy as np
 import pytest
-from every_form import FORMS, formula
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from benchmarks.laws.truths import TRUTHS, formula
 from laws.forms import Additive, Bounded, Families, InteractingGain, PowerLaw, WithBudget
+
+FORMS = [truth.form for truth in TRUTHS]
 
 SEEDS = st.integers(0, 10_000)
 

@@ -4,7 +4,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from laws.forms.base import SYMBOLS, Array, Axis, FallingForm, Role, columns, symbol_latex
+from laws.forms.base import SYMBOLS, Array, Axis, FallingForm, columns, symbol_latex
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -17,7 +17,7 @@ class PowerLaw(FallingForm):
     parameters = ("a", "b", "c")
     exponents = ("b",)
     floor = "c"
-    roles: tuple[Role, ...] = ("amplitude", "exponent", "floor")
+    roles = ("amplitude", "exponent", "floor")
 
     @property
     def axes(self) -> tuple[Axis, ...]:
