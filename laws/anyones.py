@@ -109,12 +109,7 @@ def read_points(path: str | Path, columns: Columns) -> dict[str, Selection]:
 def header(path: str | Path) -> list[str]:
     """Names of the columns. Raises BadTable or OSError."""
     path = Path(path)
-    if _is_parquet(path):
-        try:
-            return list(pq.read_schema(path).names)
-        except pa.ArrowException as error:
-            raise BadTable(f"{path}: not a readable Parquet file ({first_line(error)})") from None
-    return _header(_text(path), path)[0]
+    return list(_parquet(path).schema_arrow.names) if _is_parquet(path) else _header(_text(path), path)[0]
 
 
 def _read(path: Path, wanted: dict[str, str]) -> pa.Table:
@@ -122,18 +117,34 @@ def _read(path: Path, wanted: dict[str, str]) -> pa.Table:
     there = header(path)
     for role, name in wanted.items():
         if name not in there:
-            near = get_close_matches(name, there, 1, 0.5) or [
-                one for one in there if one.strip().lower() == name.strip().lower()
-            ]
+            alike = [one for one in there if one.strip().lower() == name.strip().lower()]
+            near = alike or get_close_matches(name, there, 1, 0.5)
             hint = f"did you mean {near[0]!r}?" if near else f"it has {', '.join(there[:20])}"
             raise BadTable(f"{path}: no column {name!r} (--{role}); {hint}")
         if there.count(name) > 1:
             raise BadTable(f"{path}: {there.count(name)} columns are called {name!r}")
     names = list(dict.fromkeys(wanted.values()))
+    return _parquet_columns(path, names) if _is_parquet(path) else _csv_columns(path, names)
+
+
+def _parquet(path: Path) -> pq.ParquetFile:
+    content = path.read_bytes()
     try:
-        if _is_parquet(path):
-            return pq.read_table(path, columns=names, partitioning=None)
-        text = _text(path)
+        return pq.ParquetFile(pa.BufferReader(content))
+    except (OSError, pa.ArrowException) as error:  # the bytes are here, so it is they that are wrong
+        raise BadTable(f"{path}: not a readable Parquet file ({first_line(error)})") from None
+
+
+def _parquet_columns(path: Path, names: list[str]) -> pa.Table:
+    try:
+        return _parquet(path).read(columns=names)
+    except (OSError, pa.ArrowException) as error:
+        raise BadTable(f"{path}: not a readable Parquet file ({first_line(error)})") from None
+
+
+def _csv_columns(path: Path, names: list[str]) -> pa.Table:
+    text = _text(path)
+    try:
         return pyarrow.csv.read_csv(
             pa.BufferReader(text),
             parse_options=pyarrow.csv.ParseOptions(delimiter=_header(text, path)[1]),
@@ -141,9 +152,8 @@ def _read(path: Path, wanted: dict[str, str]) -> pa.Table:
                 include_columns=names, column_types=dict.fromkeys(names, pa.string()), strings_can_be_null=True
             ),
         )
-    except (pa.ArrowException, UnicodeDecodeError) as error:
-        kind = "Parquet" if _is_parquet(path) else "CSV"
-        raise BadTable(f"{path}: not a readable {kind} file ({first_line(error)})") from None
+    except pa.ArrowException as error:
+        raise BadTable(f"{path}: not a readable CSV file ({first_line(error)})") from None
 
 
 def _is_parquet(path: Path) -> bool:

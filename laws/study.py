@@ -157,7 +157,8 @@ def _unfitted(question: Question, candidate: Candidate, verdict: Verdict) -> Fin
 def _judged(question: Question, one: _Fitted, comparison: Comparison, is_best: bool, options: Options) -> Finding:
     law, points, asked = fit(one.candidate.form, one.points, options), one.points, question.asked
     early = refused(law, points)
-    tested = evidence(law, points, comparison, question.caveats) if early is None or is_best else None
+    is_tested = early is None or (is_best and early.word == "under-determined")
+    tested = evidence(law, points, comparison, question.caveats) if is_tested else None
     verdict = early or judge(law, points, tested)
     return Finding(
         group=asked.group,

@@ -12,10 +12,11 @@ from numpy.typing import NDArray
 from scipy.stats import norm
 from scipy.stats import t as t_distribution
 
-from laws.fitting import Law, Options, ends, fit
+from laws.fitting import Law, Options, fit
+from laws.fitting.law import ends
 from laws.forms import SYMBOLS, Array, Axis, Form
 from laws.points import Points, short
-from laws.trust.residuals import at, columns, scale
+from laws.trust.residuals import NEGLIGIBLE, at, columns, scale
 
 LEAST_VALUES = 3
 """Values that each axis of the form must keep."""
@@ -95,7 +96,7 @@ def _held_out(form: Form, points: Points, axis: str, held: NDArray[np.bool_], op
     law = fit(form, rest, options)
     predicted, measured = float(at(law, asked).mean()), float(asked.y.mean())
     values = asked.axis(_AXES[axis]) if axis in _AXES else compute(asked)
-    spread = _interval(law, asked, predicted)
+    spread = _interval(law, asked, predicted, NEGLIGIBLE * float(np.ptp(points.y)))
     lo, hi = spread.ends(predicted, options.interval) if spread else (None, None)
     return HoldOut(
         axis=axis,
@@ -111,7 +112,7 @@ def _held_out(form: Form, points: Points, axis: str, held: NDArray[np.bool_], op
     )
 
 
-def _interval(law: Law, asked: Points, predicted: float) -> "_Spread | None":
+def _interval(law: Law, asked: Points, predicted: float, rounding: float) -> "_Spread | None":
     """How far the measured mean may lie from the predicted one; None where the fit leaves no noise to go by."""
     freedom = law.n_points - len(law.parameters)
     if freedom < 1 or not len(law.resampled):
@@ -124,8 +125,8 @@ def _interval(law: Law, asked: Points, predicted: float) -> "_Spread | None":
     low, high = np.quantile(curve, ends(law.options.interval))
     width = float(norm.ppf(ends(law.options.interval)[1]))
     return _Spread(
-        below=math.hypot(max(predicted - low, 0) / width, own),
-        above=math.hypot(max(high - predicted, 0) / width, own),
+        below=math.hypot(max(predicted - low, 0) / width, own, rounding),
+        above=math.hypot(max(high - predicted, 0) / width, own, rounding),
         freedom=freedom,
     )
 

@@ -6,6 +6,9 @@ from laws.fitting import Law, Loss
 from laws.forms import Array
 from laws.points import Points
 
+NEGLIGIBLE = 1e-6
+"""Residuals below this share of the spread of y are rounding, whatever their structure."""
+
 
 def at(law: Law, points: Points) -> Array:
     """(points,): what the law says there."""

@@ -17,11 +17,9 @@ from laws.fitting import Law
 from laws.forms import Array
 from laws.points import Points
 from laws.trust.alternatives import Alternative, alternatives, refitted
-from laws.trust.residuals import at, linearised
+from laws.trust.residuals import NEGLIGIBLE, at, linearised
 
 DRAWS = 2000
-NEGLIGIBLE = 1e-6
-"""Residuals below this share of the spread of y are rounding, and of no structure that matters."""
 CLEAR = 0.02
 """Above this p the directions alone are not clear, and the law is fitted again with each alternative."""
 
@@ -137,7 +135,9 @@ class _Cells:
 def _basis(jacobian: Array) -> Array:
     """(cells, rank): an orthonormal basis of what the parameters can take up; columns without effect are left out."""
     norms = np.sqrt((jacobian**2).sum(axis=0))
-    kept = norms > 1e-9 * norms.max()
+    kept = norms > max(1e-9 * float(norms.max()), 1e-150)
+    if not kept.any():
+        return np.empty((len(jacobian), 0))
     left, sizes, _ = np.linalg.svd(jacobian[:, kept] / norms[kept], full_matrices=False)
     basis: Array = left[:, sizes > 1e-7 * sizes[0]]
     return basis
