@@ -12,10 +12,11 @@ from rich.markup import escape
 from rich.table import Table
 from rich.text import Text
 
-from laws import report
 from laws.anyones import Columns, asked_of
 from laws.dashboard import send
 from laws.points import Group, describe, label
+from laws.reporting import report
+from laws.reporting.words import group_name, sweep_name
 from laws.study import Finding, answer, members, study, unasked
 from laws.tables import BadTable, Tables, read_tables
 from results.dashboard import Place
@@ -136,7 +137,7 @@ def _print(console: Console, tables: Tables, findings: Sequence[Finding]) -> Non
     known = members(tables, findings)
     sweeps = list(dict.fromkeys(group.sweep for group in known))
     for sweep in sweeps:
-        name = report.sweep_name(sweep, sweeps)
+        name = sweep_name(sweep, sweeps)
         table = Table(title=escape(name), title_justify="left", box=None, pad_edge=False, title_style="bold")
         columns = ("family", "law", "points", "R²", "verdict", "why")[: None if console.width >= ROOM_FOR_WHY else -1]
         for column in columns:
@@ -146,9 +147,9 @@ def _print(console: Console, tables: Tables, findings: Sequence[Finding]) -> Non
         mine = [finding for finding in findings if finding.group.sweep == sweep]
         for finding in mine:
             if finding.could_be_asked:
-                table.add_row(*_cells(finding, report.group_name(finding.group, known))[: len(columns)])
+                table.add_row(*_cells(finding, group_name(finding.group, known))[: len(columns)])
         console.print(table)
-        for line in unasked(mine, lambda group: report.group_name(group, known)):
+        for line in unasked(mine, lambda group: group_name(group, known)):
             console.print(f"  not asked for: {line}", markup=False, style="dim")
         notes = (f"{label(one.metric, one.points.quantity)}: {note}" for one in mine for note in one.notes)
         for note in dict.fromkeys(notes):
