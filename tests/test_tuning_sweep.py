@@ -122,9 +122,7 @@ def test_a_killed_sweep_repeats_no_trial_that_had_ended(
 ) -> None:
     """Killed, or asked to stop, in the middle of a study; the same command does what is left, and what was running."""
     overrides = ("tuning.seed=15", "models={family: t5, size: 7k}", "data.pairs=10", "inference.0.beams=1")
-    script = (
-        f"import sys, pathlib, test_tuning_sweep; sys.exit(shared_ray.run(pathlib.Path({str(grid)!r}), *{overrides!r}))"
-    )
+    script = f"import sys, pathlib, shared_ray; sys.exit(shared_ray.run(pathlib.Path({str(grid)!r}), *{overrides!r}))"
     environment = {**os.environ, "RAY_ADDRESS": ray_address, "PYTHONPATH": f"{HERE}:{HERE.parent}"}
     command = [sys.executable, "-c", script]
     killed = subprocess.Popen(command, env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
