@@ -7,6 +7,7 @@ import numpy as np
 
 from benchmarks.planning.next import WAYS, Race
 
+TICKS = (1.0, 0.5, 0.25, 0.125)
 COLOURS = dict(zip(WAYS, ("#4269d0", "#efb118", "#9498a0"), strict=True))
 
 
@@ -22,7 +23,9 @@ def draw(races: Sequence[Race], path: Path) -> None:
         for way in WAYS:
             panel.plot(race.budgets, race.widths[way], color=COLOURS[way], marker="o", markersize=3, label=way)
         panel.set(xscale="log", yscale="log", xlabel="FLOPs of further trials", title=f"{race.name} law")
-        panel.grid(which="both", color="#eeeeee")
+        panel.grid(color="#eeeeee")
+        panel.set_yticks(TICKS, [f"{share:.0%}" for share in TICKS])
+        panel.set_yticks([], minor=True)
     panels[0].set_ylabel("width of the band at the target, of what it was")
     panels[0].legend()
     path.parent.mkdir(parents=True, exist_ok=True)

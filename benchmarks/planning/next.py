@@ -160,7 +160,7 @@ def race(name: str, *, noises: int, budgets: int, bootstraps: int) -> Race:
     form, truth = TRUTHS[name]
     sweeps = [Sweep(form, truth, seed, bootstraps) for seed in range(noises)]
     total = float(sweeps[0].flops[sweeps[0].left].sum())
-    spent = np.geomspace(total / 1000, total, budgets)
+    spent = np.geomspace(total / 1000, total * (1 + 1e-9), budgets)
     before = [sweep.width(()) for sweep in sweeps]
     widths = {}
     for way in WAYS:
