@@ -129,7 +129,7 @@ def _findings(question: Question, options: Options, is_named: bool) -> Iterator[
     if (verdict := too_few(first.form, question.points)) is not None:
         yield from (_unfitted(question, one, verdict) for one in told)
         return
-    quick = replace(options, bootstraps=0)
+    quick = replace(options, bootstraps=0, intervals=False)
     fitted = []
     for candidate in question.candidates:
         points = question.of(candidate.quantity)
