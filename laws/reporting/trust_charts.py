@@ -48,12 +48,12 @@ def hold_outs(finding: Finding, name: str) -> Chart:
         alt=f"{finding.title}: errors of predictions of what was held out: "
         + "; ".join(f"{one.what}: {percent(one.error)}" for one in held),
         x=Scale(
-            title="held out",
+            title="without the largest",
             limits=(0.5, len(held) + 0.5),
-            ticks=tuple((float(index), one.what.removeprefix("the ")) for index, one in zip(at, held, strict=True)),
+            ticks=tuple((float(index), one.axis) for index, one in zip(at, held, strict=True)),
             is_log=False,
         ),
-        y=plain_scale(f"predicted − measured {value_name(finding)}, %", spread(ends), is_log=False),
+        y=plain_scale("predicted − measured, %", spread(ends), is_log=False),
         marks=(Rule(at=0.0, colour="ink", dash="solid"), *marks),
     )
 
@@ -99,8 +99,8 @@ def profiles(finding: Finding, shown: Sequence[Profile], name: str) -> Chart | N
         alt=f"{finding.title}: how the misfit rises as each of {len(shown)} parameters leaves its best value; a steep "
         "curve is a parameter that is known well.",
         x=ratio_scale("value / best value", (1 / widest, widest)),
-        y=plain_scale(f"rise of the misfit (1: end of the {interval} interval)", (0.0, HIGHEST), is_log=False),
-        marks=(Rule(at=1.0, colour="ink", dash="dash"), *marks),
+        y=plain_scale("rise of the misfit", (0.0, HIGHEST), is_log=False),
+        marks=(Rule(at=1.0, text=f"{interval} interval", colour="ink", dash="dash"), *marks),
     )
 
 
