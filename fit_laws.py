@@ -7,6 +7,7 @@ from pathlib import Path
 
 from laws.anyones import Columns, header
 from laws.command import run, run_table
+from laws.fitting import DELTA, Options
 from laws.questions import all_names
 from laws.study import DEFAULT_METRICS
 from laws.tables import BadTable
@@ -57,7 +58,7 @@ def main(arguments: list[str] | None = None) -> int:
         return _refuse(f"{options.folders[0]}: {missing}, and {given[0]} names a column of a table of points")
     place = Place(mode=mode_of("auto"), project=options.wandb_project, entity=options.wandb_entity)
     metrics = tuple(dict.fromkeys(options.metric or DEFAULT_METRICS))
-    return run(options.folders, options.out, metrics, place if options.wandb else None)
+    return run(options.folders, options.out, metrics, place if options.wandb else None, _how(options))
 
 
 def _fit_table(options: argparse.Namespace, path: str) -> int:
@@ -70,7 +71,11 @@ def _fit_table(options: argparse.Namespace, path: str) -> int:
             f"{path}: name its columns: --y, and at least one of --n, --d, --beams, --c; {_columns_of(path)}"
         )
     columns = Columns(**{role: getattr(options, role) for role in _TABLE}, is_metric=options.higher_is_better)
-    return run_table(path, options.out, columns, tuple(options.form or ()))
+    return run_table(path, options.out, columns, tuple(options.form or ()), _how(options))
+
+
+def _how(options: argparse.Namespace) -> Options:
+    return Options(loss=options.loss, weights=options.weights)
 
 
 def _columns_of(path: str) -> str:
@@ -110,6 +115,19 @@ def parser() -> argparse.ArgumentParser:
         choices=(*LOSSES, *METRICS),
         metavar="NAME",
         help=f"what to fit, repeatable: {', '.join((*LOSSES, *METRICS))}; by default {', '.join(DEFAULT_METRICS)}",
+    )
+    found.add_argument(
+        "--loss",
+        choices=("squared", "relative", "huber-log"),
+        default="squared",
+        help="of the residuals: squares (default), squares of relative ones, or Huber's loss of logarithms "
+        f"(delta {DELTA:g})",
+    )
+    found.add_argument(
+        "--weights",
+        choices=("equal", "intervals"),
+        default="equal",
+        help="of the points: equal (default), or by the width of the metric's own interval",
     )
     found.add_argument("--wandb", action="store_true", help="show the report in Weights & Biases too")
     found.add_argument("--wandb-project", default="gridlaw", metavar="P", help="W&B's project (default: gridlaw)")

@@ -8,8 +8,8 @@ from typing import Literal
 
 import numpy as np
 
-from laws.fitting import Law, Options, fit
-from laws.forms import Axis, Families, Form
+from laws.fitting import Law, Options, compare_families
+from laws.forms import Axis, Form
 from laws.points import Group, Points
 from laws.study import Finding
 from laws.trust.comparison import ALIKE, Comparison, compare
@@ -73,21 +73,17 @@ def _aicc(finding: Finding) -> float:
 
 def _answer(base: Form, members: Sequence[Finding], options: Options) -> Together:
     points = _pooled([member.points for member in members])
-    laws = [
-        fit(Families(base=base, count=len(members), shared=shared), points, replace(options, bootstraps=0))
-        for shared in ("exponents", "none")
-    ]
-    comparison = compare([(law, points) for law in laws])
-    word, reason = _told(laws[0], laws[1])
+    found = compare_families(base, points, replace(options, bootstraps=0, intervals=False))
+    word, reason = _told(found.shared, found.separate)
     return Together(
         groups=tuple(member.group for member in members),
         metric=members[0].metric,
         base=base,
         held=tuple(member.held for member in members),
         points=points,
-        shared=laws[0],
-        separate=laws[1],
-        comparison=comparison,
+        shared=found.shared,
+        separate=found.separate,
+        comparison=compare([(found.shared, points), (found.separate, points)]),
         word=word,
         reason=reason,
     )

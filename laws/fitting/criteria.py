@@ -64,6 +64,8 @@ def leave_out(
     return LeaveOut(
         rmse=float(np.sqrt(np.mean((points.y - predicted) ** 2))),
         null_rmse=float(np.sqrt(np.mean((points.y - means) ** 2))),
+        predicted=predicted,
+        null=means,
     )
 
 

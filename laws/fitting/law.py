@@ -34,6 +34,10 @@ class LeaveOut:
     rmse: float
     null_rmse: float
     """The same of the mean of the other points."""
+    predicted: Array = field(repr=False)
+    """(points,): each point by the law that was fitted without it."""
+    null: Array = field(repr=False)
+    """(points,): the mean of the others."""
 
     @property
     def skill(self) -> float:

@@ -4,7 +4,7 @@ A bent axis is a change of pace: `u + size * max(0, u - level)` in place of u mu
 by 1 + size, so that -1 is a plateau. It says so of any form, whatever its parameters are.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -13,15 +13,15 @@ from scipy.optimize import least_squares
 from laws.fitting import Law
 from laws.forms import SYMBOLS, Array, Axis
 from laws.points import Points, short
-from laws.trust.residuals import at, linearised
+from laws.trust.residuals import Residuals, at
 
 _SLIGHT = 1e-6
 _BENDS = 6
 """Values of the loss, and of N times D, at which a bend is looked for."""
 _LEVELS = 12
 """Places on an axis at which breaks, and steps, are looked for."""
-SIZES = (-0.6, 0.8)
-"""From which the size of an alternative is sought when the law is fitted again with it."""
+SIZES = {False: -0.6, True: 0.8}
+"""From which the size of an alternative is sought when the law is fitted again with it, by whether it is positive."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -58,10 +58,11 @@ def alternatives(law: Law, points: Points) -> list[Alternative]:
     axes: list[Axis] = [axis for axis in law.form.axes if axis != "family"]
     logs = {axis: points.logs((axis,))[:, 0] for axis in axes}
     column = {axis: law.form.axes.index(axis) for axis in axes}
-    found = [one for axis in axes for one in _along(axis, column[axis], logs[axis], float(np.ptp(points.y)))]
     value = at(law, points)
     floor = law[law.form.floor]
     falls = value - floor if floor < value.min() else value
+    heights = (np.full(len(value), np.ptp(points.y)), value)[: len(axes)]
+    found = [one for axis in axes for one in _along(axis, column[axis], logs[axis], heights)]
     for first, second in ((one, other) for i, one in enumerate(axes) for other in axes[i + 1 :]):
         product = (logs[first] - logs[first].mean()) * (logs[second] - logs[second].mean())
         name = f"an interaction of {SYMBOLS[first]} and {SYMBOLS[second]}"
@@ -78,13 +79,18 @@ def alternatives(law: Law, points: Points) -> list[Alternative]:
     return found
 
 
-def _along(axis: Axis, column: int, logs: Array, height: float) -> Iterator[Alternative]:
-    """Steps after each value, breaks at each inner value and half-way between two."""
+def _along(axis: Axis, column: int, logs: Array, heights: Sequence[Array]) -> Iterator[Alternative]:
+    """Steps of these heights (points,) after a value, breaks at a value and half-way between two.
+
+    None of them leaves less than two values on a side: looking at the ends too would cost more power than it gives,
+    and the last value is what a hold-out looks at.
+    """
     levels = np.unique(logs.round(12))
-    for level in _some(levels[:-1]):
+    for level in _some(levels[1:-2]):
         name = f"a step in {SYMBOLS[axis]} after {short(float(np.exp(level)))}"
-        yield Alternative(name=name, bent=(), shape=height * (logs > level + 1e-9))
-    for level in _some(np.sort(np.concatenate([levels[1:-1], (levels[1:] + levels[:-1])[1:-1] / 2]))):
+        for height in heights:
+            yield Alternative(name=name, bent=(), shape=height * (logs > level + 1e-9))
+    for level in _some(np.sort(np.concatenate([levels[2:-2], (levels[1:] + levels[:-1])[1:-1] / 2]))):
         name = f"a break in {SYMBOLS[axis]} at {short(float(np.exp(level)))}"
         yield Alternative(name=name, bent=(column,), shape=np.maximum(logs - level, 0))
 
@@ -102,29 +108,28 @@ def _inner(values: Array) -> Array:
     return quantiles
 
 
-def refitted(law: Law, points: Points, alternative: Alternative) -> float:
+def refitted(law: Law, found: Residuals, alternative: Alternative) -> float:
     """The sum of squared residuals, in the fit's units, of the law fitted again with the alternative."""
-    u = points.logs(law.form.axes) - law.centre
-    residual, _, scale = linearised(law, points)
-    spread = float(np.sqrt((residual**2).mean()))
-    weights = scale / spread
+    problem = found.problem
+    best = float((found.values**2).sum())
+    weights = problem.root / np.sqrt(best / len(found.values))
 
-    def residuals(at: Array) -> Array:
-        with np.errstate(over="ignore", invalid="ignore"):
-            return _bounded((alternative.value(law, at[:-1], at[-1], u)[0] - points.y) * weights)
+    def linearise(at: Array) -> tuple[Array, Array]:
+        with np.errstate(over="ignore", invalid="ignore", divide="ignore"):
+            value, gradient = alternative.value(law, at[:-1], at[-1], problem.u)
+            if problem.logarithmic:
+                value, gradient = np.log(value), gradient / value[:, None]
+        return _bounded((value - problem.target) * weights), _bounded(gradient * weights[:, None])
 
     def slopes(at: Array) -> Array:
-        with np.errstate(over="ignore", invalid="ignore"):
-            gradient = alternative.value(law, at[:-1], at[-1], u)[1] * weights[:, None]
-            after, before = (residuals(np.append(at[:-1], at[-1] + step)) for step in (_SLIGHT, -_SLIGHT))
-        return _bounded(np.column_stack([gradient, (after - before) / (2 * _SLIGHT)]))
+        after, before = (linearise(np.append(at[:-1], at[-1] + step))[0] for step in (_SLIGHT, -_SLIGHT))
+        return _bounded(np.column_stack([linearise(at)[1], (after - before) / (2 * _SLIGHT)]))
 
-    best = float((residual**2).sum())
-    for size in SIZES:
-        start = np.append(law.theta, size)
-        found = least_squares(residuals, start, jac=slopes, method="lm" if len(u) > len(start) else "trf", max_nfev=60)
-        best = min(best, 2 * float(found.cost) * spread**2)
-    return best
+    # what takes the residuals away lies against them
+    start = np.append(law.theta, SIZES[bool(found.values @ (alternative.direction(law, problem.u) * found.scale) < 0)])
+    method = "lm" if len(found.values) > len(start) else "trf"
+    solution = least_squares(lambda at: linearise(at)[0], start, jac=slopes, method=method, max_nfev=60)
+    return min(best, 2 * float(solution.cost) * best / len(found.values))
 
 
 def _bounded(values: Array) -> Array:

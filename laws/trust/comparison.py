@@ -9,7 +9,7 @@ import numpy as np
 from laws.fitting import Law
 from laws.forms import Form
 from laws.points import Points
-from laws.trust.residuals import null_objective
+from laws.trust.residuals import null_model
 
 NULL = "mean"
 """What the null model is called."""
@@ -105,15 +105,15 @@ def _rival(law: Law, points: Points) -> Rival:
 
 
 def _null(law: Law, points: Points) -> Rival:
-    objective = null_objective(law, points)
+    null = null_model(law, points)
     return Rival(
         form=None,
         quantity=points.quantity,
         k=1,
         n_points=law.n_points,
         n_distinct=law.n_distinct,
-        objective=objective,
-        aicc=aicc(len(points), 1, objective) + _jacobian(points),
+        objective=null.objective,
+        aicc=null.aicc + _jacobian(points),
         leave_out_rmse=None if law.leave_out is None else _own_units(law, points)[1],
         skill=None if law.leave_out is None else 0.0,
     )
@@ -125,16 +125,10 @@ def _jacobian(points: Points) -> float:
 
 
 def _own_units(law: Law, points: Points) -> tuple[float, float]:
-    """RMSE of left-out points of the law and of the null model; an error in -log m is one of m times as large in m."""
-    assert law.leave_out is not None
-    factor = float(np.exp(-points.y).mean()) if points.quantity == "-log" else 1.0
-    return law.leave_out.rmse * factor, law.leave_out.null_rmse * factor
-
-
-def aicc(count: int, parameters: int, objective: float) -> float:
-    """Akaike's criterion for few points (Hurvich and Tsai 1989) of Gaussian residuals of unknown variance."""
-    size = parameters + 1
-    if count - size - 1 <= 0:
-        return math.inf
-    variance = max(objective / count, float(np.finfo(float).tiny))
-    return count * (math.log(2 * math.pi * variance) + 1) + 2 * size + 2 * size * (size + 1) / (count - size - 1)
+    """RMSE of left-out points of the law and of the null model, in the metric's own units."""
+    left_out = law.leave_out
+    assert left_out is not None
+    if points.quantity != "-log":
+        return left_out.rmse, left_out.null_rmse
+    measured, predicted, null = (np.exp(-values) for values in (points.y, left_out.predicted, left_out.null))
+    return tuple(float(np.sqrt(np.mean((measured - other) ** 2))) for other in (predicted, null))  # type: ignore

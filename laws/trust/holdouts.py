@@ -5,7 +5,7 @@ This is what a scaling law is for, and the test that a curve through all points 
 
 import math
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -16,11 +16,13 @@ from laws.fitting import Law, Options, fit
 from laws.fitting.law import ends
 from laws.forms import SYMBOLS, Array, Axis, Form
 from laws.points import Points, short
-from laws.trust.residuals import NEGLIGIBLE, at, columns, scale
+from laws.trust.residuals import NEGLIGIBLE, at, columns, noise_at
 
 LEAST_VALUES = 3
 """Values that each axis of the form must keep."""
 _AXES: dict[str, Axis] = {"N": "n", "D": "d", "beams": "beams", "C": "c"}
+DRAWS = 100
+"""Bootstraps of the law of the rest."""
 TOP = 0.2
 """Share of the distinct (N, D) that the hold-out of the largest compute takes."""
 
@@ -93,7 +95,8 @@ def _leaves_enough(form: Form, rest: Points) -> bool:
 
 def _held_out(form: Form, points: Points, axis: str, held: NDArray[np.bool_], options: Options) -> HoldOut:
     rest, asked = points.where(~held), points.where(held)
-    law = fit(form, rest, options)
+    quick = replace(options, bootstraps=min(options.bootstraps, DRAWS), intervals=False)
+    law = fit(form, rest, quick)
     predicted, measured = float(at(law, asked).mean()), float(asked.y.mean())
     values = asked.axis(_AXES[axis]) if axis in _AXES else compute(asked)
     spread = _interval(law, asked, predicted, NEGLIGIBLE * float(np.ptp(points.y)))
@@ -119,7 +122,7 @@ def _interval(law: Law, asked: Points, predicted: float, rounding: float) -> "_S
         return None
     at_points = columns(law, asked)
     curve = law.draws(at_points).mean(axis=1)
-    noise = law.noise / np.abs(scale(law.options.loss, asked, law.predict(at_points)))
+    noise = noise_at(law, law.predict(at_points))
     # the points of one training share its luck, so only trainings average it out
     own = float(np.sqrt(np.mean(noise**2) / (len(set(asked.run)) or len(asked))))
     low, high = np.quantile(curve, ends(law.options.interval))

@@ -17,10 +17,10 @@ from laws.fitting import Law
 from laws.forms import Array
 from laws.points import Points
 from laws.trust.alternatives import Alternative, alternatives, refitted
-from laws.trust.residuals import NEGLIGIBLE, at, linearised
+from laws.trust.residuals import NEGLIGIBLE, Residuals, at, residuals_of
 
 DRAWS = 2000
-CLEAR = 0.02
+CLEAR = 0.01
 """Above this p the directions alone are not clear, and the law is fitted again with each alternative."""
 
 
@@ -40,26 +40,25 @@ class Structure:
 
 def structure(law: Law, points: Points, seed: int = 0) -> Structure | None:
     """The structure of a law's residuals; None where fewer than two degrees of freedom are left to show one."""
-    residual, jacobian, scale = linearised(law, points)
+    found = residuals_of(law, points)
+    residual, scale, u = found.values, found.scale, found.problem.u
     cells = _Cells.of(law, points)
-    basis = _basis(cells.sums(jacobian))
+    basis = _basis(cells.sums(found.slopes))
     if cells.count - basis.shape[1] < 2:
         return None
     if np.sqrt(np.mean((points.y - at(law, points)) ** 2)) <= NEGLIGIBLE * np.ptp(points.y):
         return Structure(p=1.0, share=0.0, what="nothing", lack_of_fit=None)
     others = alternatives(law, points)
-    u = points.logs(law.form.axes) - law.centre
     columns = np.stack([other.direction(law, u) for other in others], axis=1)
     directions, kept = _orthogonal(cells.sums(columns * scale[:, None]), basis)
     if not len(kept):
         return None
     noise = cells.noise(residual, np.random.default_rng(seed))
-    noise -= (noise @ basis) @ basis.T
-    drawn = ((noise @ directions) ** 2).max(axis=1) / (noise**2).sum(axis=1)
+    drawn = [_largest_shares(noise * cells.means(size), basis, directions) for size in _sizes(scale, at(law, points))]
     observed = cells.sums(residual)
     shares = (directions.T @ observed) ** 2 / float(observed @ observed)
     if _p(drawn, shares.max()) > CLEAR:
-        shares = np.array([_refitted_share(law, points, others[index], cells, residual) for index in kept])
+        shares = np.array([_refitted_share(law, found, others[index], cells) for index in kept])
     best = int(shares.argmax())
     return Structure(
         p=_p(drawn, shares[best]),
@@ -69,14 +68,34 @@ def structure(law: Law, points: Points, seed: int = 0) -> Structure | None:
     )
 
 
-def _p(drawn: Array, share: float) -> float:
-    return float((1 + (drawn >= share).sum()) / (1 + len(drawn)))
+def _sizes(scale: Array, fitted: Array) -> list[Array]:
+    """(points,) how large noise may be in the fit's units: as the fit has it, even in y, or in proportion to it.
+
+    Which it is, few points do not tell, and a fit that assumes the wrong one shows structure that is none.
+    """
+    found = [np.ones(len(scale))]
+    for size in (scale, scale * fitted):
+        if all(np.ptp(size / known) > 0.1 * np.mean(size / known) for known in found):
+            found.append(size / np.sqrt(np.mean(size**2)))
+    return found
 
 
-def _refitted_share(law: Law, points: Points, other: Alternative, cells: "_Cells", residual: Array) -> float:
+def _largest_shares(noise: Array, basis: Array, directions: Array) -> Array:
+    """(draws,): the largest share of a direction in noise (draws, cells) without what the basis takes up."""
+    noise = noise - (noise @ basis) @ basis.T
+    shares: Array = ((noise @ directions) ** 2).max(axis=1) / (noise**2).sum(axis=1)
+    return shares
+
+
+def _p(drawn: list[Array], share: float) -> float:
+    """Chance of as large a share, of the sizes that noise may have that which explains it best."""
+    return max(float((1 + (shares >= share).sum()) / (1 + len(shares))) for shares in drawn)
+
+
+def _refitted_share(law: Law, found: Residuals, other: Alternative, cells: "_Cells") -> float:
     """Of what the residuals leave between cells, the share that the law loses when it is fitted again."""
-    between = float((cells.sums(residual) ** 2).sum())
-    return (float((residual**2).sum()) - refitted(law, points, other)) / between
+    between = float((cells.sums(found.values) ** 2).sum())
+    return (float((found.values**2).sum()) - refitted(law, found, other)) / between
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -108,6 +127,10 @@ class _Cells:
         added = np.zeros((self.count, *values.shape[1:]))
         np.add.at(added, self.of_point, values)
         return added / np.sqrt(self.counts).reshape(-1, *[1] * (values.ndim - 1))
+
+    def means(self, values: Array) -> Array:
+        """(cells,) of values (points,)."""
+        return np.bincount(self.of_point, values) / self.counts
 
     def noise(self, residual: Array, rng: np.random.Generator) -> Array:
         """(draws, cells): noise with as much of it in common to the cells of a training as the residuals have."""

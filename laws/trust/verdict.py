@@ -24,7 +24,7 @@ from laws.forms import SYMBOLS, Form
 from laws.points import Points, label, short
 from laws.trust.comparison import Comparison
 from laws.trust.holdouts import LEAST_VALUES, HoldOut, hold_outs
-from laws.trust.residuals import explained, independent
+from laws.trust.residuals import independent, null_model
 from laws.trust.structure import Structure, structure
 
 Word = Literal["supported", "weak", "under-determined", "no law"]
@@ -36,8 +36,10 @@ CLEAR_PER_PARAMETER = 2.0
 """Distinct points a parameter: below the first under-determined, below the second at most weak."""
 SIGNIFICANCE = 0.01
 """Of the F test against the mean. It is made for linear models; a curve follows noise a little better than a line."""
-STRUCTURE = 0.05
-"""Of the tests for structure in the residuals."""
+STRUCTURE = {1: 0.1, 2: 0.05}
+"""Of the test for structure in the residuals, by the number of axes: with one, few points are left to show it."""
+LACK_OF_FIT = 0.05
+"""Of the F test of the residuals against the scatter of seeds."""
 SURPRISE = 0.01
 """A held-out mean that is less likely than this, were the law true, contradicts it."""
 CLEAR_SKILL = 0.8
@@ -167,7 +169,7 @@ def _under_determined(law: Law) -> Verdict | None:
 def p_value(law: Law, points: Points) -> float:
     """Of the F test of the law against the mean; 1 where no degree of freedom is left."""
     extra, left = len(law.parameters) - 1, independent(law, points) - len(law.parameters)
-    share = explained(law, points)
+    share = null_model(law, points).explained
     if left < 1:
         return 1.0
     if share >= 1:
@@ -178,11 +180,10 @@ def p_value(law: Law, points: Points) -> float:
 def _no_better_than_mean(law: Law, points: Points) -> Verdict | None:
     if law.n_distinct < FEW_PER_PARAMETER * len(law.parameters) and _always_falls(law, points):
         return None  # too few points for the test to have any power: see `_under_determined`
-    chance = p_value(law, points)
+    chance, share = p_value(law, points), null_model(law, points).explained
     if chance > SIGNIFICANCE:
         return Verdict(
-            word="no law",
-            reason=f"no better than the mean of the points (F test p = {chance:.2g}, R² {explained(law, points):.2f})",
+            word="no law", reason=f"no better than the mean of the points (F test p = {chance:.2g}, R² {share:.2f})"
         )
     return None
 
@@ -201,7 +202,7 @@ def _weak(law: Law, points: Points, tested: Evidence) -> Verdict | None:
     doubts = [
         *_few(law, points),
         *_unpredicted(law, tested),
-        *_structured(tested.structure),
+        *_structured(law, tested.structure),
         *_loose(law),
         *_beaten(law, points, tested.comparison),
         *tested.caveats,
@@ -235,15 +236,15 @@ def _unpredicted(law: Law, tested: Evidence) -> list[str]:
     return doubts
 
 
-def _structured(found: Structure | None) -> list[str]:
+def _structured(law: Law, found: Structure | None) -> list[str]:
     if found is None:
         return []
     doubts = []
-    if found.p < STRUCTURE:
+    if found.p < STRUCTURE[min(len(law.form.axes), max(STRUCTURE))]:
         doubts.append(
             f"its residuals are no noise: {found.what} explains {found.share:.0%} of them (p = {found.p:.2g})"
         )
-    if found.lack_of_fit is not None and found.lack_of_fit < STRUCTURE:
+    if found.lack_of_fit is not None and found.lack_of_fit < LACK_OF_FIT:
         doubts.append(f"it misses the points by more than their seeds scatter (p = {found.lack_of_fit:.2g})")
     return doubts
 
@@ -252,10 +253,14 @@ def _loose(law: Law) -> list[str]:
     """Parameters that the points do not hold; a floor that is not there is none of them."""
     doubts = [limit for limit in law.limits if not limit.startswith("the floor")]
     for parameter in law.parameters:
-        if parameter.name in law.form.exponents and parameter.lo is not None and parameter.hi is not None:
+        if parameter.name not in law.form.exponents or parameter.lo is None or parameter.hi is None:
+            continue
+        if parameter.open_below or parameter.open_above:
+            side = "above" if parameter.open_above else "below"
+            doubts.append(f"{parameter.name} has no end {side}")
+        elif parameter.name not in law.form.signed and parameter.hi > WIDE * parameter.lo:
             factor = parameter.hi / parameter.lo if parameter.lo > 0 else math.inf
-            if factor > WIDE and parameter.name not in law.form.signed:
-                doubts.append(f"{parameter.name} is known only to a factor of {factor:.2g}")
+            doubts.append(f"{parameter.name} is known only to a factor of {factor:.2g}")
     return doubts
 
 
