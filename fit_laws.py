@@ -9,6 +9,7 @@ from pathlib import Path
 
 from laws.anyones import Columns, header
 from laws.command import fit_folders, fit_table, run, run_table
+from laws.fitting import DELTA, Options
 from laws.planning import options as planning
 from laws.planning.command import answer
 from laws.planning.next_command import answer_next
@@ -71,10 +72,10 @@ def _fit(options: argparse.Namespace) -> int:
     """Fit and report."""
     path = _table(options)
     if path is not None:
-        return run_table(path, options.out, _columns(options), tuple(options.form or ()))
+        return run_table(path, options.out, _columns(options), tuple(options.form or ()), _how(options))
     place = Place(mode=mode_of("auto"), project=options.wandb_project, entity=options.wandb_entity)
     metrics = tuple(dict.fromkeys(options.metric or DEFAULT_METRICS))
-    return run(options.folders, options.out, metrics, place if options.wandb else None)
+    return run(options.folders, options.out, metrics, place if options.wandb else None, _how(options))
 
 
 def _table(options: argparse.Namespace) -> str | None:
@@ -106,11 +107,10 @@ def _asked(options: argparse.Namespace) -> int:
             raise BadQuestion(f"{path}: --next is for results folders, and this is a table of points")
         if options.target is not None and options.target.partition("=")[0].strip() != options.y:
             raise BadQuestion(f"--target {options.target}: what is fitted is {options.y!r}")
-        fitted = partial(fit_table, path, _columns(options), tuple(options.form or ()))
+        fitted = partial(fit_table, path, _columns(options), tuple(options.form or ()), _how(options))
     else:
-        fitted = partial(
-            fit_folders, options.folders, planning.metrics_of(options, (*LOSSES, *METRICS), DEFAULT_METRICS)
-        )
+        metrics = planning.metrics_of(options, (*LOSSES, *METRICS), DEFAULT_METRICS)
+        fitted = partial(fit_folders, options.folders, metrics, _how(options))
     try:
         if options.next is not None:
             return _next(options, fitted)
@@ -145,6 +145,10 @@ def _next(options: argparse.Namespace, fitted: Callable[[], tuple[Tables, list[F
 
 def _columns(options: argparse.Namespace) -> Columns:
     return Columns(**{role: getattr(options, role) for role in _TABLE}, is_metric=options.higher_is_better)
+
+
+def _how(options: argparse.Namespace) -> Options:
+    return Options(loss=options.loss, weights=options.weights)
 
 
 def _columns_of(path: str) -> str:
@@ -188,6 +192,19 @@ def parser() -> argparse.ArgumentParser:
         choices=(*LOSSES, *METRICS),
         metavar="NAME",
         help=f"what to fit, repeatable: {', '.join((*LOSSES, *METRICS))}; by default {', '.join(DEFAULT_METRICS)}",
+    )
+    found.add_argument(
+        "--loss",
+        choices=("squared", "relative", "huber-log"),
+        default="squared",
+        help="of the residuals: squares (default), squares of relative ones, or Huber's loss of logarithms "
+        f"(delta {DELTA:g})",
+    )
+    found.add_argument(
+        "--weights",
+        choices=("equal", "intervals"),
+        default="equal",
+        help="of the points: equal (default), or by the width of the metric's own interval",
     )
     found.add_argument("--wandb", action="store_true", help="show the report in Weights & Biases too")
     found.add_argument("--wandb-project", default="gridlaw", metavar="P", help="W&B's project (default: gridlaw)")

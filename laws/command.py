@@ -14,6 +14,7 @@ from rich.text import Text
 
 from laws.anyones import Columns, asked_of
 from laws.dashboard import send
+from laws.fitting import Options
 from laws.points import Group, describe, label
 from laws.reporting import report
 from laws.reporting.words import group_name, sweep_name
@@ -30,7 +31,13 @@ ROOM_FOR_WHY = 100
 _COLOURS = {"supported": "green", "weak": "yellow", "under-determined": "blue", "no law": "red"}
 
 
-def run(folders: Sequence[str], out: str | None, metrics: Sequence[str], place: Place | None = None) -> int:
+def run(
+    folders: Sequence[str],
+    out: str | None,
+    metrics: Sequence[str],
+    place: Place | None = None,
+    options: Options | None = None,
+) -> int:
     """Fit everything in the folders and write the report; the exit code.
 
     0: all well. 1: no law can be given: all verdicts are `no law`, or none could be asked for.
@@ -38,32 +45,38 @@ def run(folders: Sequence[str], out: str | None, metrics: Sequence[str], place: 
 
     Args:
         place: where in W&B the report is shown too; what becomes of it there does not change the exit code.
+        options: of all fits.
     """
+    return _report(lambda: fit_folders(folders, metrics, options), out or folders[0], "" if out else "report", place)
 
-    return _report(lambda: fit_folders(folders, metrics), out or folders[0], "" if out else "report", place)
 
-
-def run_table(path: str, out: str | None, columns: Columns, names: Sequence[str] = ()) -> int:
-    """Fit everybody's table of points and write the report; the exit code, as of `run`.
+def run_table(
+    path: str, out: str | None, columns: Columns, names: Sequence[str] = (), options: Options | None = None
+) -> int:
+    """Fit anybody's table of points and write the report; the exit code, as of `run`.
 
     Args:
         out: where to write; by default beside the table, in a folder of its name and `-laws`.
         names: of the forms to fit, see `laws.questions.form_name`; all that its axes allow if empty.
+        options: of all fits.
     """
-
     folder = out or str(Path(path).with_suffix("")) + "-laws"
-    return _report(lambda: fit_table(path, columns, names), folder, "", None)
+    return _report(lambda: fit_table(path, columns, names, options), folder, "", None)
 
 
-def fit_folders(folders: Sequence[str], metrics: Sequence[str]) -> tuple[Tables, list[Finding]]:
+def fit_folders(
+    folders: Sequence[str], metrics: Sequence[str], options: Options | None = None
+) -> tuple[Tables, list[Finding]]:
     """Read and fit. Raises BadTable or OSError."""
     tables = read_tables(folders)
-    return tables, study(tables, metrics)
+    return tables, study(tables, metrics, options)
 
 
-def fit_table(path: str, columns: Columns, names: Sequence[str] = ()) -> tuple[Tables, list[Finding]]:
+def fit_table(
+    path: str, columns: Columns, names: Sequence[str] = (), options: Options | None = None
+) -> tuple[Tables, list[Finding]]:
     """Read and fit anybody's table of points. Raises BadTable or OSError."""
-    findings = [finding for asked in asked_of(path, columns) for finding in answer(asked, names=names)]
+    findings = [finding for asked in asked_of(path, columns) for finding in answer(asked, options, names)]
     if not findings:
         raise BadTable(f"{path}: no form of {', '.join(names)} runs along {', '.join(columns.axes)}")
     return Tables(folders=(Path(path).name,), trials=(), baselines=(), duplicates=0), findings

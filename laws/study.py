@@ -6,7 +6,7 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from laws.fitting import Law, Options, fit
+from laws.fitting import Law, Options, Profile, fit, profile
 from laws.forms import SYMBOLS, Axis, Form
 from laws.points import Group, Points, chance_of_metric, describe, groups, is_loss, label, select
 from laws.questions import Asked, Candidate, Question, questions
@@ -42,6 +42,8 @@ class Finding:
     """All rival forms of its question and the null model; None where no curve can be drawn."""
     holdouts: tuple[HoldOut, ...] = ()
     structure: Structure | None = None
+    profiles: tuple[Profile, ...] = ()
+    """Of each parameter, of the best form of a question."""
     card: Card | None = None
 
     @property
@@ -127,7 +129,7 @@ def _findings(question: Question, options: Options, is_named: bool) -> Iterator[
     if (verdict := too_few(first.form, question.points)) is not None:
         yield from (_unfitted(question, one, verdict) for one in told)
         return
-    quick = replace(options, bootstraps=0)
+    quick = replace(options, bootstraps=0, intervals=False)
     fitted = []
     for candidate in question.candidates:
         points = question.of(candidate.quantity)
@@ -173,8 +175,14 @@ def _judged(question: Question, one: _Fitted, comparison: Comparison, is_best: b
         comparison=comparison,
         holdouts=tested.holdouts if tested else (),
         structure=tested.structure if tested else None,
+        profiles=_profiles(law, points) if is_best and tested else (),
         card=card(law, points, asked.definitions, question.held, asked.source),
     )
+
+
+def _profiles(law: Law, points: Points) -> tuple[Profile, ...]:
+    found = (profile(law, points, name) for name in law.form.parameters)
+    return tuple(one for one in found if one is not None)
 
 
 def _with_rivals(verdict: Verdict, law: Law, points: Points, comparison: Comparison) -> Verdict:

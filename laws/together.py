@@ -73,7 +73,7 @@ def _aicc(finding: Finding) -> float:
 
 def _answer(base: Form, members: Sequence[Finding], options: Options) -> Together:
     points = _pooled([member.points for member in members])
-    found = compare_families(base, points, replace(options, bootstraps=0))
+    found = compare_families(base, points, replace(options, bootstraps=0, intervals=False))
     word, reason = _told(found.shared, found.separate)
     return Together(
         groups=tuple(member.group for member in members),

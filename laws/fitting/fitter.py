@@ -88,7 +88,7 @@ def _parameters(
 ) -> tuple[Parameter, ...]:
     form = problem.form
     values = form.public(theta, centre)
-    if spread is None:
+    if spread is None or not options.intervals:
         return tuple(
             Parameter(name=name, value=float(value), lo=None, hi=None)
             for name, value in zip(form.parameters, values, strict=True)

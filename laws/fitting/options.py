@@ -25,6 +25,8 @@ class Options:
     starts: int = 48
     """Candidates of the grid that are followed to their minimum."""
     bootstraps: int = 400
+    intervals: bool = True
+    """Whether parameters get their profile intervals; needless where only the curve is wanted."""
     seed: int = 0
     interval: float = INTERVAL
     """Coverage of the intervals of parameters and predictions."""

@@ -164,6 +164,15 @@ def decade_scale(title: str, limits: tuple[float, float], write: Writer) -> Scal
     return Scale(title=title, limits=limits, ticks=ticks)
 
 
+def ratio_scale(title: str, limits: tuple[float, float]) -> Scale:
+    """A logarithmic axis of ratios about one: ticks at 1, and at round ratios below and above."""
+    width = limits[1]
+    steps = next(step for most, step in ((1.5, 1.1), (2.2, 1.25), (5.0, 2.0), (math.inf, 10.0)) if width <= most)
+    powers = range(-5, 6)
+    ticks = [steps**power for power in powers if limits[0] < steps**power < limits[1]]
+    return Scale(title=title, limits=limits, ticks=tuple((tick, f"{tick:.3g}") for tick in ticks))
+
+
 def rounds(lo: float, hi: float, most: int = 6) -> list[float]:
     """Round numbers within the range, about `most` of them."""
     raw = (hi - lo) / most or 1.0

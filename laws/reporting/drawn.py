@@ -43,10 +43,6 @@ _STYLE: dict[Any, Any] = {
     "axes.spines.right": False,
     "axes.edgecolor": _LIGHT["muted"],
     "axes.labelcolor": _LIGHT["ink"],
-    "axes.titlesize": 9.5,
-    "axes.titleweight": "bold",
-    "axes.titlelocation": "left",
-    "axes.titlecolor": _LIGHT["ink"],
     "text.color": _LIGHT["ink"],
     "xtick.color": _LIGHT["muted"],
     "ytick.color": _LIGHT["muted"],
@@ -85,7 +81,8 @@ def picture(chart: Chart) -> Figure:
         _scale(axes, which, scale)
     for mark in chart.marks:
         _draw(axes, mark, chart)
-    axes.set_title(chart.title, pad=7 + 72 * LEGEND_ROW * len(rows))
+    # a title of the axes would be moved out of the way of ticks, for which all of them are measured
+    figure.text(LEFT / WIDTH, 1 - 0.24 / height, chart.title, fontsize=9.5, fontweight="bold")
     _legend(axes, rows)
     return figure
 

@@ -90,9 +90,9 @@ def equal_flops(plan: Plan, name: str) -> Chart:
     for one, colour in zip(some, ordered(len(some)), strict=True):
         d = one.best.train_flops / plan.costs.per_pair(n)
         near = (n > one.best.values["n"] / 30) & (n < one.best.values["n"] * 30) & (d >= 1)
-        title = f"{_flops(one)} FLOPs"
+        title = _flops(one)
         values = _predict(plan, n[near], d[near])
-        marks.append(Line(x=n[near], y=values, colour=colour, name=title, hover=f"{title}, loss at N"))
+        marks.append(Line(x=n[near], y=values, colour=colour, name=title, hover=f"{title} FLOPs, loss at N"))
     best = Dots(
         x=_values(tuple(some), "n"),
         y=np.array([one.best.value for one in some]),

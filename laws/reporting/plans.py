@@ -66,9 +66,10 @@ class Plan:
         return self.by.finding.group
 
     @property
-    def has_budget(self) -> bool:
-        """Whether the law knows what inference may spend."""
-        return gain_of(self.by) is not None
+    def lifetime_budget(self) -> float:
+        """FLOPs that training and queries have together in `lifetimes`."""
+        first = self.lifetimes[0]
+        return first.best.train_flops / first.training_share
 
 
 def plans(findings: Sequence[Finding], name: Callable[[Group], str]) -> list[Plan]:

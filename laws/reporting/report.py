@@ -9,6 +9,7 @@ import jinja2
 from markupsafe import Markup
 
 from laws.fitting import INTERVAL
+from laws.forms import SYMBOLS
 from laws.points import label, short
 from laws.reporting import interactive, palette, words
 from laws.reporting.found import Found, found
@@ -18,6 +19,7 @@ from laws.reporting.provenance import provenance
 from laws.reporting.sections import rates, sweeps
 from laws.study import Finding
 from laws.tables import Tables
+from laws.together import Together
 
 DATA = ("laws.json", "laws.parquet")
 PAGE = "report.html"
@@ -64,7 +66,7 @@ def _page(all_of_it: Found, gallery: Gallery) -> str:
             tables=tables,
             provenance=provenance(tables),
             interval=f"{INTERVAL:.0%}",
-            grids=sorted({trial.grid for trial in tables.trials}),
+            title=", ".join(sorted({trial.grid for trial in tables.trials}) or tables.folders),
             style=Markup(_colours() + (parts / "style.css").read_text(encoding="utf-8")),
             script=Markup((parts / "script.js").read_text(encoding="utf-8")),
             library=Markup(interactive.library()),
@@ -101,8 +103,17 @@ def _environment() -> jinja2.Environment:
         "slug": words.slug,
         "sentence": words.sentence,
         "exact": exact,
+        "typeset": words.typeset,
+        "together_title": together_title,
     }
     return environment
+
+
+def together_title(one: Together) -> str:
+    """`CGL over N and D: T5, LLaMA`."""
+    axes = " and ".join(SYMBOLS[axis] for axis in one.base.axes)
+    families = ", ".join(words.family_name(group.family) for group in one.groups)
+    return f"{words.typeset(label(one.metric, one.points.quantity))} over {axes}: {families}"
 
 
 def exact(value: float | None) -> str:

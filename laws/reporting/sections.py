@@ -1,7 +1,7 @@
 """What stands on the page: sweeps, the questions asked of them, and a card for each family's answer."""
 
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 from markupsafe import Markup
@@ -11,6 +11,7 @@ from laws.forms import SYMBOLS
 from laws.points import Group, describe, short
 from laws.reporting import family_charts, law_charts, plan_charts, trust_charts, tuning_charts
 from laws.reporting.answers import Answer, answers, value_name
+from laws.reporting.charts import Chart
 from laws.reporting.found import Found
 from laws.reporting.gallery import Gallery, Plate
 from laws.reporting.plans import Plan
@@ -109,26 +110,26 @@ def _sweep(
 ) -> Sweep:
     tables, name = found.tables, sweep_name(sweep, all_sweeps)
     known = {group: trials for group, trials in members(tables, found.findings).items() if group.sweep == sweep}
+    names = {group: group_name(group, known) for group in known}
     mine = tuple(finding for finding in found.findings if finding.group.sweep == sweep)
     baselines = tuple(
         sorted((row for row in tables.baselines if (row.corpus, row.corpus_hash) == sweep[:2]), key=_by_strength)
     )
     budgets = []
     for group, trials in known.items():
-        stem = slug(f"{name} {group_name(group, known)} hit@10 by beams")
-        chart = family_charts.budgets(trials, "hit@10", baselines, stem)
+        chart = family_charts.budgets(trials, "hit@10", baselines, slug(f"{name} {names[group]} hit@10 by beams"))
         budgets += [gallery.hang(chart)] if chart is not None else []
-    asked = [finding for finding in mine if finding.could_be_asked]
+    hall = _Hall(found=found, sweep=name, names=names, gallery=gallery)
     return Sweep(
         name=name,
         anchor=slug(name),
-        summaries=tuple(summarise(group_name(group, known), trials) for group, trials in known.items()),
+        summaries=tuple(summarise(names[group], trials) for group, trials in known.items() if trials),
         baselines=baselines,
         budgets=tuple(budgets),
-        sections=tuple(_sections(asked, name, list(known), gallery)),
-        plans=tuple(_planned(one, name, gallery) for one in found.plans if one.group.sweep == sweep),
+        sections=tuple(hall.sections([finding for finding in mine if finding.could_be_asked])),
+        plans=tuple(hall.planned(one) for one in found.plans if one.group.sweep == sweep),
         families=tuple(one for one in found.families if one.groups[0].sweep == sweep),
-        unasked=unasked(mine, lambda group: group_name(group, known)),
+        unasked=unasked(mine, lambda group: names[group]),
     )
 
 
@@ -137,71 +138,84 @@ def _by_strength(row: Baseline) -> tuple[float, str]:
     return (-1.0 if math.isnan(value) else value, row.baseline)
 
 
-def _sections(findings: Sequence[Finding], sweep: str, members: Sequence[Group], gallery: Gallery) -> Iterable[Section]:
-    asked = answers(findings)
-    for metric, axes in dict.fromkeys((one.metric, one.axes) for one in asked):
-        alike = [one for one in asked if (one.metric, one.axes) == (metric, axes)]
-        over = "-".join(SYMBOLS[axis] for axis in axes)
-        stem = f"{sweep} {metric} {over}"
-        cards = tuple(_cards(alike, stem, members, gallery))
-        drawn = [(card.name, card.answer) for card in cards if card.finding.law is not None]
-        both = None
-        if len(axes) == 1 and len(drawn) > 1 and len({_quantity(answer) for _, answer in drawn}) == 1:
-            both = gallery.hang(family_charts.against(drawn, slug(f"{stem} families")))
-        yield Section(
-            title=alike[0].title, anchor=slug(stem), caution=CAUTIONS.get(metric, ""), cards=cards, together=both
+@dataclass(frozen=True, kw_only=True)
+class _Hall:
+    """Where the laws of one sweep are hung."""
+
+    found: Found
+    sweep: str
+    names: Mapping[Group, str]
+    gallery: Gallery
+
+    def sections(self, findings: Sequence[Finding]) -> Iterable[Section]:
+        """A section a question."""
+        asked = answers(findings)
+        for metric, axes in dict.fromkeys((one.metric, one.axes) for one in asked):
+            alike = [one for one in asked if (one.metric, one.axes) == (metric, axes)]
+            stem = f"{self.sweep} {metric} {'-'.join(SYMBOLS[axis] for axis in axes)}"
+            yield Section(
+                title=alike[0].title,
+                anchor=slug(stem),
+                caution=CAUTIONS.get(metric, ""),
+                cards=tuple(self._card(one, alike, stem) for one in alike),
+                together=self._together(alike, stem),
+            )
+
+    def planned(self, plan: Plan) -> Planned:
+        """What a law says of spending."""
+        finding = plan.by.finding
+        over = "-".join(SYMBOLS[axis] for axis in finding.form.axes)
+        stem = f"{self.sweep} {finding.metric} {over} {plan.name} plan"
+        charts = [
+            plan_charts.allocation(plan, slug(f"{stem} allocation")),
+            plan_charts.equal_flops(plan, slug(f"{stem} equal flops")),
+            plan_charts.frontier(plan, slug(f"{stem} frontier")),
+        ]
+        if plan.levels:
+            charts.append(plan_charts.trade_off(plan, slug(f"{stem} trade off")))
+        return Planned(
+            plan=plan,
+            anchor=slug(stem),
+            title=f"{plan.name}: {value_name(finding)} over {finding.axes} {describe(finding.held)}".strip(),
+            figures=tuple(self.gallery.hang(chart) for chart in charts),
         )
 
+    def _together(self, alike: Sequence[Answer], stem: str) -> Plate | None:
+        drawn = [(self.names[one.group], one) for one in alike if one.best.law is not None]
+        if len(alike[0].axes) > 1 or len(drawn) < 2 or len({_quantity(one) for _, one in drawn}) > 1:
+            return None
+        return self.gallery.hang(family_charts.against(drawn, slug(f"{stem} families")))
 
-def _cards(alike: Sequence[Answer], stem: str, members: Sequence[Group], gallery: Gallery) -> Iterable[Card]:
-    for answer in alike:
-        # side by side on one scale, where they are of one quantity
-        drawn = [one.best for one in alike if one.best.law is not None and _quantity(one) == _quantity(answer)]
-        heights = law_charts.common_range(drawn) if drawn else (0.1, 1.0)
-        shades = law_charts.value_range(drawn) if drawn else (0.0, 1.0)
-        name = group_name(answer.group, members)
-        figures: list[Plate] = []
-        checks: list[Plate] = []
-        best = answer.best
-        if best.law is not None:
-            file = f"{stem} {name}"
-            if len(answer.axes) == 1:
-                figures.append(gallery.hang(law_charts.curve(answer, slug(file), heights)))
-            else:
-                figures.append(gallery.hang(law_charts.slices(best, slug(f"{file} slices"), heights)))
-                if {"n", "d"} <= set(answer.axes):
-                    figures.append(gallery.hang(law_charts.contours(best, slug(f"{file} contours"), shades)))
-            left = law_charts.residuals(best, slug(f"{file} residuals"))
-            checks += [gallery.hang(left)] if left is not None else []
-            if best.holdouts:
-                checks.append(gallery.hang(trust_charts.hold_outs(best, slug(f"{file} held out"))))
-        yield Card(
-            name=name,
-            anchor=slug(f"{stem} {name}"),
+    def _card(self, answer: Answer, alike: Sequence[Answer], stem: str) -> Card:
+        best, file = answer.best, f"{stem} {self.names[answer.group]}"
+        charts = self._figures(answer, alike, file) if best.law is not None else ()
+        checks = self._checks(best, file) if best.law is not None else ()
+        return Card(
+            name=self.names[answer.group],
+            anchor=slug(file),
             answer=answer,
             formula=formula(f"{value_name(best)} = {best.form.text}"),
-            figures=tuple(figures),
-            checks=tuple(checks),
+            figures=tuple(self.gallery.hang(chart) for chart in charts),
+            checks=tuple(self.gallery.hang(chart) for chart in checks if chart is not None),
         )
 
+    def _figures(self, answer: Answer, alike: Sequence[Answer], file: str) -> Iterable[Chart]:
+        best = answer.best
+        # side by side on one scale, where they are of one quantity
+        drawn = [one.best for one in alike if one.best.law is not None and _quantity(one) == _quantity(answer)]
+        heights = law_charts.common_range(drawn)
+        if len(answer.axes) == 1:
+            yield law_charts.curve(answer, slug(file), heights)
+            return
+        yield law_charts.slices(best, slug(f"{file} slices"), heights)
+        if {"n", "d"} <= set(answer.axes):
+            yield law_charts.contours(best, slug(f"{file} contours"), law_charts.value_range(drawn))
 
-def _planned(plan: Plan, sweep: str, gallery: Gallery) -> Planned:
-    finding = plan.by.finding
-    over = "-".join(SYMBOLS[axis] for axis in finding.form.axes)
-    stem = f"{sweep} {finding.metric} {over} {plan.name} plan"
-    charts = [
-        plan_charts.allocation(plan, slug(f"{stem} allocation")),
-        plan_charts.equal_flops(plan, slug(f"{stem} equal flops")),
-        plan_charts.frontier(plan, slug(f"{stem} frontier")),
-    ]
-    if plan.levels:
-        charts.append(plan_charts.trade_off(plan, slug(f"{stem} trade off")))
-    return Planned(
-        plan=plan,
-        anchor=slug(stem),
-        title=f"{plan.name}: {value_name(finding)} over {finding.axes} {describe(finding.held)}".strip(),
-        figures=tuple(gallery.hang(chart) for chart in charts),
-    )
+    def _checks(self, best: Finding, file: str) -> Iterable[Chart | None]:
+        yield law_charts.residuals(best, slug(f"{file} residuals"))
+        yield trust_charts.profiles(best, self.found.profiles_of(best), slug(f"{file} profiles"))
+        if best.holdouts:
+            yield trust_charts.hold_outs(best, slug(f"{file} held out"))
 
 
 def _quantity(answer: Answer) -> str:

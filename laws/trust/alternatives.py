@@ -20,8 +20,8 @@ _BENDS = 6
 """Values of the loss, and of N times D, at which a bend is looked for."""
 _LEVELS = 12
 """Places on an axis at which breaks, and steps, are looked for."""
-SIZES = (-0.6, 0.8)
-"""From which the size of an alternative is sought when the law is fitted again with it."""
+SIZES = {False: -0.6, True: 0.8}
+"""From which the size of an alternative is sought when the law is fitted again with it, by whether it is positive."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -125,13 +125,11 @@ def refitted(law: Law, found: Residuals, alternative: Alternative) -> float:
         after, before = (linearise(np.append(at[:-1], at[-1] + step))[0] for step in (_SLIGHT, -_SLIGHT))
         return _bounded(np.column_stack([linearise(at)[1], (after - before) / (2 * _SLIGHT)]))
 
-    whole = best
-    for size in SIZES:
-        start = np.append(law.theta, size)
-        method = "lm" if len(found.values) > len(start) else "trf"
-        solution = least_squares(lambda at: linearise(at)[0], start, jac=slopes, method=method, max_nfev=60)
-        best = min(best, 2 * float(solution.cost) * whole / len(found.values))
-    return best
+    # what takes the residuals away lies against them
+    start = np.append(law.theta, SIZES[bool(found.values @ (alternative.direction(law, problem.u) * found.scale) < 0)])
+    method = "lm" if len(found.values) > len(start) else "trf"
+    solution = least_squares(lambda at: linearise(at)[0], start, jac=slopes, method=method, max_nfev=60)
+    return min(best, 2 * float(solution.cost) * best / len(found.values))
 
 
 def _bounded(values: Array) -> Array:

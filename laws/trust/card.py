@@ -23,7 +23,7 @@ OWN_DEFINITIONS: Mapping[str, str] = {
 }
 _LOSSES = {
     "squared": "least squares on the values",
-    "relative": "least squares on relative residuals",
+    "relative": "least squares on the logarithms, so on relative residuals",
     "huber-log": "Huber's loss on residuals of the logarithm, delta {delta:g}",
 }
 _QUANTITIES = {"loss": "as measured", "error": "1 - metric", "-log": "-log of the metric"}
@@ -72,8 +72,8 @@ def card(
         points=_counted(law, points),
         held={SYMBOLS[axis]: value for axis, value in held.items()},
         source=source,
-        weights=_WEIGHTS,
-        loss=_LOSSES[options.loss].format(delta=getattr(options, "delta", 0.0)),
+        weights=_WEIGHTS[options.weights],
+        loss=_LOSSES[options.loss].format(delta=options.delta),
         optimiser=_OPTIMISER,
         starts=law.starts,
         agree=law.agree,
@@ -85,11 +85,16 @@ def card(
     )
 
 
-_WEIGHTS = "every point counts the same; seeds are repeated points"
-_OPTIMISER = "batched Levenberg-Marquardt from seeded starts, polished by a trust-region solver"
+_WEIGHTS = {
+    "equal": "every point counts the same; seeds are repeated points",
+    "intervals": "by the width of the metric's own interval, where there is one",
+}
+_OPTIMISER = (
+    "linear coordinates solved for over a grid of the others, then Levenberg-Marquardt on the best candidates at once"
+)
 _RESAMPLED = {
-    False: "the noise of the trainings, drawn by training run",
-    True: "the noise of the trainings, drawn by training run, and the test queries, the same for all points",
+    False: "residuals, by training run",
+    True: "residuals, by training run, and test queries, the same for all points",
 }
 
 

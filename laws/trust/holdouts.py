@@ -5,7 +5,7 @@ This is what a scaling law is for, and the test that a curve through all points 
 
 import math
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -21,6 +21,8 @@ from laws.trust.residuals import NEGLIGIBLE, at, columns, noise_at
 LEAST_VALUES = 3
 """Values that each axis of the form must keep."""
 _AXES: dict[str, Axis] = {"N": "n", "D": "d", "beams": "beams", "C": "c"}
+STARTS, DRAWS = 16, 100
+"""Of the law of the rest: fewer than of the law itself, which says what is reported."""
 TOP = 0.2
 """Share of the distinct (N, D) that the hold-out of the largest compute takes."""
 
@@ -93,7 +95,9 @@ def _leaves_enough(form: Form, rest: Points) -> bool:
 
 def _held_out(form: Form, points: Points, axis: str, held: NDArray[np.bool_], options: Options) -> HoldOut:
     rest, asked = points.where(~held), points.where(held)
-    law = fit(form, rest, options)
+    few = {"starts": min(options.starts, STARTS), "bootstraps": min(options.bootstraps, DRAWS)}
+    quick = replace(options, intervals=False, **few)
+    law = fit(form, rest, quick)
     predicted, measured = float(at(law, asked).mean()), float(asked.y.mean())
     values = asked.axis(_AXES[axis]) if axis in _AXES else compute(asked)
     spread = _interval(law, asked, predicted, NEGLIGIBLE * float(np.ptp(points.y)))

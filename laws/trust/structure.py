@@ -54,8 +54,7 @@ def structure(law: Law, points: Points, seed: int = 0) -> Structure | None:
     if not len(kept):
         return None
     noise = cells.noise(residual, np.random.default_rng(seed))
-    noise -= (noise @ basis) @ basis.T
-    drawn = ((noise @ directions) ** 2).max(axis=1) / (noise**2).sum(axis=1)
+    drawn = [_largest_shares(noise * cells.means(size), basis, directions) for size in _sizes(scale, at(law, points))]
     observed = cells.sums(residual)
     shares = (directions.T @ observed) ** 2 / float(observed @ observed)
     if _p(drawn, shares.max()) > CLEAR:
@@ -69,8 +68,28 @@ def structure(law: Law, points: Points, seed: int = 0) -> Structure | None:
     )
 
 
-def _p(drawn: Array, share: float) -> float:
-    return float((1 + (drawn >= share).sum()) / (1 + len(drawn)))
+def _sizes(scale: Array, fitted: Array) -> list[Array]:
+    """(points,) how large noise may be in the fit's units: as the fit has it, even in y, or in proportion to it.
+
+    Which it is, few points do not tell, and a fit that assumes the wrong one shows structure that is none.
+    """
+    found = [np.ones(len(scale))]
+    for size in (scale, scale * fitted):
+        if all(np.ptp(size / known) > 0.1 * np.mean(size / known) for known in found):
+            found.append(size / np.sqrt(np.mean(size**2)))
+    return found
+
+
+def _largest_shares(noise: Array, basis: Array, directions: Array) -> Array:
+    """(draws,): the largest share of a direction in noise (draws, cells) without what the basis takes up."""
+    noise = noise - (noise @ basis) @ basis.T
+    shares: Array = ((noise @ directions) ** 2).max(axis=1) / (noise**2).sum(axis=1)
+    return shares
+
+
+def _p(drawn: list[Array], share: float) -> float:
+    """Chance of as large a share, of the sizes that noise may have that which explains it best."""
+    return max(float((1 + (shares >= share).sum()) / (1 + len(shares))) for shares in drawn)
 
 
 def _refitted_share(law: Law, found: Residuals, other: Alternative, cells: "_Cells") -> float:
@@ -108,6 +127,10 @@ class _Cells:
         added = np.zeros((self.count, *values.shape[1:]))
         np.add.at(added, self.of_point, values)
         return added / np.sqrt(self.counts).reshape(-1, *[1] * (values.ndim - 1))
+
+    def means(self, values: Array) -> Array:
+        """(cells,) of values (points,)."""
+        return np.bincount(self.of_point, values) / self.counts
 
     def noise(self, residual: Array, rng: np.random.Generator) -> Array:
         """(draws, cells): noise with as much of it in common to the cells of a training as the residuals have."""

@@ -36,8 +36,10 @@ CLEAR_PER_PARAMETER = 2.0
 """Distinct points a parameter: below the first under-determined, below the second at most weak."""
 SIGNIFICANCE = 0.01
 """Of the F test against the mean. It is made for linear models; a curve follows noise a little better than a line."""
-STRUCTURE = 0.05
-"""Of the tests for structure in the residuals."""
+STRUCTURE = {1: 0.1, 2: 0.05}
+"""Of the test for structure in the residuals, by the number of axes: with one, few points are left to show it."""
+LACK_OF_FIT = 0.05
+"""Of the F test of the residuals against the scatter of seeds."""
 SURPRISE = 0.01
 """A held-out mean that is less likely than this, were the law true, contradicts it."""
 CLEAR_SKILL = 0.8
@@ -200,7 +202,7 @@ def _weak(law: Law, points: Points, tested: Evidence) -> Verdict | None:
     doubts = [
         *_few(law, points),
         *_unpredicted(law, tested),
-        *_structured(tested.structure),
+        *_structured(law, tested.structure),
         *_loose(law),
         *_beaten(law, points, tested.comparison),
         *tested.caveats,
@@ -234,15 +236,15 @@ def _unpredicted(law: Law, tested: Evidence) -> list[str]:
     return doubts
 
 
-def _structured(found: Structure | None) -> list[str]:
+def _structured(law: Law, found: Structure | None) -> list[str]:
     if found is None:
         return []
     doubts = []
-    if found.p < STRUCTURE:
+    if found.p < STRUCTURE[min(len(law.form.axes), max(STRUCTURE))]:
         doubts.append(
             f"its residuals are no noise: {found.what} explains {found.share:.0%} of them (p = {found.p:.2g})"
         )
-    if found.lack_of_fit is not None and found.lack_of_fit < STRUCTURE:
+    if found.lack_of_fit is not None and found.lack_of_fit < LACK_OF_FIT:
         doubts.append(f"it misses the points by more than their seeds scatter (p = {found.lack_of_fit:.2g})")
     return doubts
 
@@ -251,10 +253,14 @@ def _loose(law: Law) -> list[str]:
     """Parameters that the points do not hold; a floor that is not there is none of them."""
     doubts = [limit for limit in law.limits if not limit.startswith("the floor")]
     for parameter in law.parameters:
-        if parameter.name in law.form.exponents and parameter.lo is not None and parameter.hi is not None:
+        if parameter.name not in law.form.exponents or parameter.lo is None or parameter.hi is None:
+            continue
+        if parameter.open_below or parameter.open_above:
+            side = "above" if parameter.open_above else "below"
+            doubts.append(f"{parameter.name} has no end {side}")
+        elif parameter.name not in law.form.signed and parameter.hi > WIDE * parameter.lo:
             factor = parameter.hi / parameter.lo if parameter.lo > 0 else math.inf
-            if factor > WIDE and parameter.name not in law.form.signed:
-                doubts.append(f"{parameter.name} is known only to a factor of {factor:.2g}")
+            doubts.append(f"{parameter.name} is known only to a factor of {factor:.2g}")
     return doubts
 
 

@@ -16,7 +16,7 @@
 
   const painted = (value) => {
     if (typeof value === "string") return value[0] === "$" ? colour(value) : value;
-    if (Array.isArray(value)) return typeof value[0] === "number" ? value : value.map(painted);
+    if (Array.isArray(value)) return value.every(Number.isFinite) ? value : value.map(painted);
     if (value && typeof value === "object") {
       return Object.fromEntries(Object.entries(value).map(([key, each]) => [key, painted(each)]));
     }
@@ -38,28 +38,16 @@
     return library;
   };
 
+  const LEGEND_ROW = 24;
+
   const specification = (plate) => JSON.parse(plate.parentElement.querySelector("script").textContent);
 
-  const legendRows = (data, width) => {
-    const pen = document.createElement("canvas").getContext("2d");
-    pen.font = "11.5px system-ui, sans-serif";
-    let rows = 0, room = 0;
-    for (const trace of data) {
-      if (!trace.name) continue;
-      const length = pen.measureText(trace.name).width + 46;
-      if (room < length) { rows += 1; room = width - 75; }
-      room -= length;
-    }
-    return rows;
-  };
-
-  const layout = (given, data, width) => {
+  const layout = (given, width, legend) => {
     const ink = colour("$ink"), muted = colour("$muted"), line = colour("$line");
     const axis = (each) => ({
       ...each, title: { ...each.title, standoff: 8, font: { size: 12 } }, linecolor: muted, tickcolor: muted,
       ticks: "outside", ticklen: 4, gridcolor: line, zeroline: false, showline: true, minor: { showgrid: false },
     });
-    const rows = given.showlegend ? legendRows(data, width) : 0;
     return {
       ...painted(given),
       xaxis: axis(given.xaxis), yaxis: axis(given.yaxis),
@@ -67,12 +55,13 @@
         yref: "container", pad: { t: 6, l: 4 }, font: { size: 13 } },
       font: { family: "system-ui, -apple-system, 'Segoe UI', Roboto, sans-serif", size: 11.5, color: ink },
       paper_bgcolor: "rgba(0,0,0,0)", plot_bgcolor: "rgba(0,0,0,0)",
-      margin: { l: 58, r: 10, t: 32 + 19 * rows, b: 46 },
-      legend: { orientation: "h", x: 0, xanchor: "left", y: 1.01, yanchor: "bottom", font: { size: 11.5 } },
+      margin: { l: 58, r: 10, t: 30 + legend, b: 46 },
+      legend: { orientation: "h", x: 0, xanchor: "left", y: 1, yanchor: "bottom", font: { size: 11.5 },
+        tracegroupgap: 0 },
       hovermode: "closest",
       hoverlabel: { bgcolor: colour("$soft"), bordercolor: line, font: { color: ink, size: 12 }, align: "left" },
       dragmode: matchMedia("(pointer: coarse)").matches ? false : "zoom",
-      height: Math.max(300, width * 0.715 + 19 * Math.max(rows - 1, 0)),
+      height: Math.max(300, width * 0.715) + Math.max(legend - LEGEND_ROW, 0),
     };
   };
 
@@ -83,7 +72,13 @@
     const shown = live.data ? live.data.map((trace) => trace.visible) : [];
     const traces = painted(data).map((trace, at) => (shown[at] === undefined ? trace : { ...trace, visible: shown[at] }));
     const width = plate.clientWidth;
-    await Plotly.react(live, traces, layout(given, data, width), { responsive: true, displayModeBar: false });
+    const drawn = (legend) => Plotly.react(live, traces, layout(given, width, legend), {
+      responsive: true, displayModeBar: false,
+    });
+    await drawn(given.showlegend ? LEGEND_ROW : 0);
+    // how many rows the names take is known only now
+    const legend = live.querySelector(".legend .bg")?.getBoundingClientRect().height ?? 0;
+    if (legend > LEGEND_ROW + 4) await drawn(legend);
     plate.dataset.state = "live";
   };
 
