@@ -20,9 +20,8 @@ from laws.planning.answers import (
     Spend,
     Ways,
     metric_words,
-    number_words,
 )
-from laws.planning.choosing import AXES, configuration_words, far
+from laws.planning.choosing import AXES, configuration_words, count_words, far
 from laws.planning.costs import Cost, Costs
 from laws.planning.planner import Cheapest, Configuration
 from laws.planning.quality import IsoQuality
@@ -98,8 +97,8 @@ def _way_cells(ways: Ways, way: Cheapest) -> list[str]:
     return [
         ways.by.title if way is ways.likely else "",
         probability,
-        number_words(values["n"]),
-        number_words(values["d"]),
+        count_words(values["n"]),
+        count_words(values["d"]),
         _gain(values, {}),
         f"{way.total_flops:.3g}",
         metric_words(ways.by, way.best),
@@ -112,21 +111,21 @@ def _title(asked: Inquiry) -> str:
         case Predict():
             return f"At {configuration_words(asked.point)}"
         case Spend():
-            queries = f" of training and {number_words(asked.queries)} queries" if asked.queries else " of training"
+            queries = f" of training and {count_words(asked.queries)} queries" if asked.queries else " of training"
             return f"Best for {asked.budget:.3g} FLOPs{queries}"
         case Reach():
-            queries = f", with {number_words(asked.queries)} queries" if asked.queries else ""
+            queries = f", with {count_words(asked.queries)} queries" if asked.queries else ""
             return f"Cheapest for {asked.metric} = {asked.value:g}{queries}"
 
 
 def _iso_table(ways: Ways, iso: IsoQuality) -> Table:
     """N down, inference budgets across, and the D that each pair needs."""
     gain = next((axis for axis in ways.by.law.form.axes if axis in ("beams", "c")), None)
-    across = [f"{SYMBOLS[gain]} = {number_words(value)}" if gain else "D" for value in iso.gains]
+    across = [f"{SYMBOLS[gain]} = {count_words(value)}" if gain else "D" for value in iso.gains]
     table = plain("N", *across, title=f"D that reaches it: {ways.by.title}")
     for row, n in enumerate(iso.n):
         cells = [_needed(iso.d[row, at], iso.lo[row, at], iso.hi[row, at]) for at in range(len(across))]
-        table.add_row(number_words(n), *cells)
+        table.add_row(count_words(n), *cells)
     return table
 
 
@@ -134,12 +133,12 @@ def _needed(d: float, lo: float, hi: float) -> str:
     if math.isnan(d):
         return "never"
     if math.isnan(lo):
-        return number_words(d)
-    return f"{number_words(d)} [{number_words(lo)}, {'never' if math.isinf(hi) else number_words(hi)}]"
+        return count_words(d)
+    return f"{count_words(d)} [{count_words(lo)}, {'never' if math.isinf(hi) else count_words(hi)}]"
 
 
 def _with_band(value: float, band: tuple[float, float] | None) -> str:
-    return number_words(value) + (f" [{number_words(band[0])}, {number_words(band[1])}]" if band else "")
+    return count_words(value) + (f" [{count_words(band[0])}, {count_words(band[1])}]" if band else "")
 
 
 def _gain(values: Mapping[Axis, float], bands: Mapping[Axis, tuple[float, float]]) -> str:
