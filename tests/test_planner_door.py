@@ -200,6 +200,27 @@ def test_anybodys_points_are_planned_with(table: str, capsys: pytest.CaptureFixt
     assert "--next is for results folders" in capsys.readouterr().err
 
 
+def test_a_budget_in_flops_a_query_is_its_own_price(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    rng, lines = np.random.default_rng(3), ["n,d,c,loss"]
+    for n in np.geomspace(1e6, 1e9, 5):
+        for d in np.geomspace(1e7, 1e10, 5):
+            for c in np.geomspace(1e6, 1e9, 4):
+                value = (1 + 200 / n**0.34 + 180 / d**0.28 + 60 / c**0.3) * math.exp(0.003 * rng.standard_normal())
+                lines.append(f"{n},{d},{c},{value}")
+    (tmp_path / "points.csv").write_text("\n".join(lines) + "\n")
+    command = [str(tmp_path / "points.csv"), "--n", "n", "--d", "d", "--c", "c", "--y", "loss", "--budget", "1e21"]
+    (plan,) = _json(capsys, *command, "--queries", "1e10", "--form", "additive+gain")["answers"]
+    assert plan["infer_flops_per_query"] == pytest.approx(plan["c"])
+    assert 6 * plan["n"] * plan["d"] + 1e10 * plan["c"] == pytest.approx(1e21, rel=1e-6)
+    best = math.inf
+    for c in np.geomspace(1e8, 9e10, 200):
+        n = np.geomspace(1e7, 1e12, 800)
+        value = 1 + 200 / n**0.34 + 180 / ((1e21 - 1e10 * c) / 6 / n) ** 0.28 + 60 / c**0.3
+        best = min(best, value.min())
+    said = 1 + 200 / plan["n"] ** 0.34 + 180 / plan["d"] ** 0.28 + 60 / plan["c"] ** 0.3
+    assert said - 1 <= (best - 1) * 1.02  # the law is not quite the truth
+
+
 @pytest.mark.parametrize(
     ("question", "line"),
     [
