@@ -3,10 +3,10 @@
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 
-from orchestrator.calibration import Calibration, Measured
-from orchestrator.estimates import Estimates, ranks
+from orchestrator.forecasting.calibration import Calibration, Measured
+from orchestrator.forecasting.estimates import Estimates, ranks
 from orchestrator.nodes import Node
-from orchestrator.simulation import simulate
+from orchestrator.running.simulation import simulate
 from orchestrator.steps import Step
 
 FADING = 0.25

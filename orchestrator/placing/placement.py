@@ -15,13 +15,13 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-from orchestrator.cuts import Cut, Kind, best_cut, has_bf16, kinds_of, micro_batches, usable
 from orchestrator.grid import Loaded
-from orchestrator.lengths import UNKNOWN_DOCUMENTS
 from orchestrator.nodes import Demand, Node
-from orchestrator.refusals import refuse_evaluation, refuse_ram, refuse_training
+from orchestrator.placing.cuts import Cut, Kind, best_cut, has_bf16, kinds_of, micro_batches, usable
+from orchestrator.placing.lengths import UNKNOWN_DOCUMENTS
+from orchestrator.placing.refusals import refuse_evaluation, refuse_ram, refuse_training
+from orchestrator.placing.sizes import Sizes, sizes_of
 from orchestrator.resources import SHARES, Resources
-from orchestrator.sizes import Sizes, sizes_of
 from orchestrator.steps import Graph, Step
 from orchestrator.tuning_settings import TuneJob
 from workers.models.shapes import count_parameters

@@ -14,15 +14,16 @@ from rich.progress_bar import ProgressBar
 from rich.table import Table
 from rich.text import Text
 
-from orchestrator import failures
-from orchestrator.console import describe, duration, row_table
-from orchestrator.fleet import Fleet
-from orchestrator.jobs import Outcome
+from orchestrator.keys import RECIPES
 from orchestrator.plan import Plan, plain_table
-from orchestrator.progress import Progress
-from orchestrator.scheduler import Scheduler, Task
-from orchestrator.status import progress
-from orchestrator.steps import RECIPES, Step
+from orchestrator.running import failures
+from orchestrator.running.fleet import Fleet
+from orchestrator.running.jobs import Outcome
+from orchestrator.running.scheduler import Scheduler, Task
+from orchestrator.steps import Step
+from orchestrator.watching.console import describe, duration, row_table
+from orchestrator.watching.progress import Progress
+from orchestrator.watching.status import progress
 
 EVERY_LINE = 300
 """Steps up to which each one that ends gets a plain line; above, a line a second."""

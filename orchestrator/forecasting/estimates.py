@@ -4,12 +4,12 @@ from collections import Counter, defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
-from orchestrator.calibration import Calibration
-from orchestrator.lengths import Lengths
+from orchestrator.forecasting.calibration import Calibration
+from orchestrator.forecasting.rates import Parts, parts
+from orchestrator.forecasting.work import Work, work_of
 from orchestrator.nodes import ANY, Demand, Node
-from orchestrator.rates import Parts, parts
+from orchestrator.placing.lengths import Lengths
 from orchestrator.steps import Graph, Step
-from orchestrator.work import Work, work_of
 
 
 @dataclass(frozen=True, kw_only=True)

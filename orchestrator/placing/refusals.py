@@ -3,10 +3,10 @@
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 
-from orchestrator.cuts import Cut, Kind, best_cut, cuts, gigabytes, has_bf16, usable
 from orchestrator.grid import Loaded
+from orchestrator.placing.cuts import Cut, Kind, best_cut, cuts, gigabytes, has_bf16, usable
+from orchestrator.placing.sizes import Sizes
 from orchestrator.resources import GIB, Resources
-from orchestrator.sizes import Sizes
 from orchestrator.source import Place
 from orchestrator.steps import Step
 from workers.errors import BadInput

@@ -8,10 +8,10 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
-from orchestrator import tuned
 from orchestrator.plan import plain_table
 from orchestrator.rows import budget_name
 from orchestrator.steps import Graph, Step
+from orchestrator.tuning import tuned
 from workers.settings import SearchJob, TrainJob
 
 SHOWN = (

@@ -10,9 +10,9 @@ and 21,000 documents; the GPU's are assumed, not measured, and `calibration` rep
 from collections.abc import Mapping
 from dataclasses import dataclass
 
+from orchestrator.forecasting.work import Work
 from orchestrator.nodes import Demand
 from orchestrator.resources import GPUS
-from orchestrator.work import Work
 
 TERMS = ("start", "read", "item", "layer", "flops", "sent", "hosted")
 """What seconds are the sum of, in this order."""

@@ -9,9 +9,9 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from orchestrator.lengths import Lengths
 from orchestrator.nodes import Demand
-from orchestrator.sizes import sizes_of
+from orchestrator.placing.lengths import Lengths
+from orchestrator.placing.sizes import sizes_of
 from orchestrator.steps import Graph, Step
 from orchestrator.tuning_settings import TuneJob
 from workers.flops import inference_flops, training_flops

@@ -3,20 +3,21 @@
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from orchestrator import placement
-from orchestrator.calibration import Calibration
-from orchestrator.disk import footprints, peak
-from orchestrator.estimates import Estimates, make_estimates, ranks
-from orchestrator.eta import is_trusted
-from orchestrator.history import measured
-from orchestrator.lengths import Lengths, assume_lengths, read_lengths
+from orchestrator.forecasting.calibration import Calibration
+from orchestrator.forecasting.disk import footprints, peak
+from orchestrator.forecasting.estimates import Estimates, make_estimates, ranks
+from orchestrator.forecasting.eta import is_trusted
+from orchestrator.forecasting.history import measured
+from orchestrator.forecasting.rates import peak_flops
+from orchestrator.keys import RECIPES
 from orchestrator.nodes import ANY, Demand, Node
+from orchestrator.placing import placement
+from orchestrator.placing.lengths import Lengths, assume_lengths, read_lengths
+from orchestrator.placing.sizes import sizes_of
 from orchestrator.plan import Plan
-from orchestrator.rates import peak_flops
 from orchestrator.resources import nodes_of, this_machine
-from orchestrator.simulation import Span, Timeline, simulate
-from orchestrator.sizes import sizes_of
-from orchestrator.steps import RECIPES, Step
+from orchestrator.running.simulation import Span, Timeline, simulate
+from orchestrator.steps import Step
 from workers.settings import TrainJob
 
 HOUR = 3600.0

@@ -7,12 +7,13 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
-from orchestrator.console import describe, duration
-from orchestrator.forecast import Forecast
+from orchestrator.forecasting.forecast import Forecast
+from orchestrator.keys import RECIPES
 from orchestrator.nodes import ANY, Demand, Node
 from orchestrator.plan import Plan, plain_table
 from orchestrator.rows import budget_columns
-from orchestrator.steps import RECIPES, Step
+from orchestrator.steps import Step
+from orchestrator.watching.console import describe, duration
 from workers.settings import TrainJob
 
 UNITS = ((1e12, "TB"), (1e9, "GB"), (1e6, "MB"), (1e3, "kB"))

@@ -8,12 +8,13 @@ from datetime import datetime
 from itertools import islice
 from typing import Any
 
-from orchestrator import attempts
-from orchestrator.attempts import Attempt
-from orchestrator.calibration import Measured
-from orchestrator.estimates import Estimates
+from orchestrator.forecasting.calibration import Measured
+from orchestrator.forecasting.estimates import Estimates
+from orchestrator.keys import RECIPES
 from orchestrator.nodes import ANY
-from orchestrator.steps import RECIPES, Step
+from orchestrator.running import attempts
+from orchestrator.running.attempts import Attempt
+from orchestrator.steps import Step
 from results.store import Store
 
 MOST_OF_A_KIND = 64

@@ -4,8 +4,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from orchestrator import attempts, failures
-from orchestrator.jobs import Outcome
+from orchestrator.running import attempts, failures
+from orchestrator.running.jobs import Outcome
 from orchestrator.steps import Step
 from results.leases import Leases
 from results.store import Store

@@ -13,10 +13,10 @@ from importlib import import_module
 from pathlib import Path
 from typing import Any, Literal
 
-from orchestrator import attempts, failures
-from orchestrator.attempts import Attempt
-from orchestrator.fitting import fitted, placement
 from orchestrator.nodes import ANY, Demand
+from orchestrator.running import attempts, failures
+from orchestrator.running.attempts import Attempt
+from orchestrator.running.fitting import fitted, placement
 from orchestrator.steps import Step
 from results import files
 from results.errors import LostLease

@@ -20,8 +20,8 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 
 from orchestrator.nodes import Node
+from orchestrator.placing.sizes import Sizes
 from orchestrator.resources import GIB, SHARES, Resources
-from orchestrator.sizes import Sizes
 from workers.settings import Offload, TrainingSettings
 from workers.training_memory import CUDA, TrainingMemory
 

@@ -15,7 +15,7 @@ from statistics import median
 import numpy as np
 from scipy.optimize import least_squares
 
-from orchestrator.rates import TERMS, Parts, is_gpu
+from orchestrator.forecasting.rates import TERMS, Parts, is_gpu
 
 FREEDOM = 0.35
 """Standard deviation of the log of one part's own factor, before anything is measured."""

@@ -13,7 +13,7 @@ from pathlib import Path
 from platform import python_version
 from typing import Any
 
-from orchestrator import failures
+from orchestrator.running import failures
 from results import files
 from results.store import Store
 

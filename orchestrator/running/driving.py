@@ -6,11 +6,11 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
-from orchestrator import failures
-from orchestrator.fleet import Fleet, Worker
-from orchestrator.jobs import Outcome
 from orchestrator.nodes import Demand, Node, describe_demand, describe_nodes
-from orchestrator.scheduler import Scheduler, Task
+from orchestrator.running import failures
+from orchestrator.running.fleet import Fleet, Worker
+from orchestrator.running.jobs import Outcome
+from orchestrator.running.scheduler import Scheduler, Task
 from orchestrator.steps import Step
 from results.errors import LostLease
 

@@ -8,13 +8,14 @@ from typing import Any, Literal
 from rich.console import Console
 from rich.table import Table
 
-from orchestrator import attempts, failures
 from orchestrator.grid import Loaded
+from orchestrator.keys import RECIPES
 from orchestrator.plan import finished, plain_table
 from orchestrator.rows import last_line
-from orchestrator.steps import RECIPES, Graph, Step, Trial
-from orchestrator.tuned import expand_tuned
-from results.leases import Watch, living
+from orchestrator.running import attempts, failures
+from orchestrator.steps import Graph, Step, Trial
+from orchestrator.tuning.tuned import expand_tuned
+from results.leases import Observer, living
 from results.store import Store
 
 State = Literal["done", "running", "failed", "waiting"]
@@ -53,7 +54,7 @@ def read_status(loaded: Loaded, store: Store) -> Status:
     done = finished(store, graph)
     begun = {(kind, key) for kind in RECIPES for key in store.partial(kind)}
     alive = {driver.id for driver in living(store)}
-    working = {key for kind in RECIPES for key, driver in Watch(store).holders(kind).items() if driver in alive}
+    working = {key for kind in RECIPES for key, driver in Observer(store).holders(kind).items() if driver in alive}
     failed = {key: record for kind in RECIPES for key, record in store.failed(kind).items()}
     states: dict[str, State] = {}
     notes: dict[str, str] = {}

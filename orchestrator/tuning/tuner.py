@@ -35,15 +35,16 @@ from ray.tune.schedulers import ASHAScheduler
 from ray.tune.search.optuna import OptunaSearch
 from ray.util.scheduling_strategies import PlacementGroupSchedulingStrategy
 
-from orchestrator import attempts, failures, tuned
-from orchestrator.attempts import Attempt
 from orchestrator.cluster.connection import environment
-from orchestrator.driving import Ledger
-from orchestrator.fitting import fitted
-from orchestrator.jobs import Desk, Outcome, function_of
 from orchestrator.nodes import Demand, Node
+from orchestrator.running import attempts, failures
+from orchestrator.running.attempts import Attempt
+from orchestrator.running.driving import Ledger
+from orchestrator.running.fitting import fitted
+from orchestrator.running.jobs import Desk, Outcome, function_of
 from orchestrator.steps import Step
-from orchestrator.studies import (
+from orchestrator.tuning import tuned
+from orchestrator.tuning.studies import (
     DIVERGED_LOSS,
     ENDED,
     NAME,

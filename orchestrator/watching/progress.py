@@ -6,13 +6,13 @@ from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 
-from orchestrator.console import duration
-from orchestrator.estimates import Estimates
-from orchestrator.eta import Ended, Running, calibrated, is_trusted, seconds_left
-from orchestrator.jobs import Outcome
+from orchestrator.forecasting.estimates import Estimates
+from orchestrator.forecasting.eta import Ended, Running, calibrated, is_trusted, seconds_left
 from orchestrator.nodes import ANY, Node
 from orchestrator.rows import last_line
+from orchestrator.running.jobs import Outcome
 from orchestrator.steps import Step
+from orchestrator.watching.console import duration
 from results.store import Store
 
 EVERY = 3.0

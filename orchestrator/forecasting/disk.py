@@ -8,10 +8,10 @@ float32; 14 P in bf16, with the weights that it trains), because the old one goe
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
-from orchestrator.estimates import Estimates
-from orchestrator.simulation import Span
+from orchestrator.forecasting.estimates import Estimates
+from orchestrator.forecasting.work import shape_of
+from orchestrator.running.simulation import Span
 from orchestrator.steps import Step
-from orchestrator.work import shape_of
 from workers.models.shapes import count_parameters
 from workers.settings import (
     BaselinesJob,

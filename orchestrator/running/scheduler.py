@@ -11,10 +11,10 @@ from collections import defaultdict, deque
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field, replace
 
-from orchestrator import failures
-from orchestrator.fleet import Fleet, Seat
-from orchestrator.jobs import Outcome
 from orchestrator.nodes import ANY, Demand
+from orchestrator.running import failures
+from orchestrator.running.fleet import Fleet, Seat
+from orchestrator.running.jobs import Outcome
 from orchestrator.steps import Step
 
 EVALUATIONS = frozenset({"score", "search"})

@@ -4,11 +4,11 @@ import heapq
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 
-from orchestrator.driving import Drive, Event
-from orchestrator.fleet import Fleet, Worker
-from orchestrator.jobs import Outcome
 from orchestrator.nodes import ANY, Demand, Node
-from orchestrator.scheduler import Scheduler, Task
+from orchestrator.running.driving import Drive, Event
+from orchestrator.running.fleet import Fleet, Worker
+from orchestrator.running.jobs import Outcome
+from orchestrator.running.scheduler import Scheduler, Task
 from orchestrator.steps import Step
 
 
@@ -42,10 +42,6 @@ class Timeline:
     def gpu_seconds(self) -> float:
         """Of all GPUs together, busy."""
         return sum((span.end - span.start) * span.gpus for span in self.spans)
-
-    def cpu_seconds(self) -> float:
-        """Of all cores together, busy with steps that take no GPU."""
-        return sum((span.end - span.start) * span.cpus for span in self.spans if not span.gpus)
 
 
 @dataclass
