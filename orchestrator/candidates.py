@@ -7,12 +7,12 @@ from pathlib import Path
 import yaml
 
 from orchestrator.cells import Cells
-from orchestrator.estimates import make_estimates
-from orchestrator.forecast import lengths_of
+from orchestrator.forecasting.estimates import make_estimates
+from orchestrator.forecasting.forecast import lengths_of
 from orchestrator.grid import Grid, Loaded, load
 from orchestrator.plan import Plan, failed, finished, read_summary
 from orchestrator.steps import Graph, Trial, recipe_of
-from orchestrator.tuned import expand_tuned
+from orchestrator.tuning.tuned import expand_tuned
 from results.opening import open_store
 from results.store import Store
 from workers.errors import BadInput
