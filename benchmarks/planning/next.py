@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from functools import cached_property
 
 import numpy as np
+from numpy.typing import NDArray
 
 from benchmarks.laws.truths import formula
 from benchmarks.rows import Options, Row, cost
@@ -80,13 +81,13 @@ class Sweep:
         return 6 * self.axes[0] * self.axes[1]
 
     @cached_property
-    def done(self) -> Array:
+    def done(self) -> NDArray[np.int64]:
         """Numbers of the cells that are done."""
         n, d = self.axes
         return np.flatnonzero((n < N[DONE_N] * 0.99) & (d < D[DONE_D] * 0.99))
 
     @cached_property
-    def left(self) -> Array:
+    def left(self) -> NDArray[np.int64]:
         """Numbers of the others."""
         return np.setdiff1d(np.arange(len(self.flops)), self.done)
 

@@ -165,5 +165,10 @@ def namer(groups: Iterable[Group]) -> Callable[[Group], str]:
 
 
 def configuration_words(values: Mapping[Axis, float]) -> str:
-    """`N = 7B, D = 588.8k, beams = 100`."""
-    return ", ".join(f"{SYMBOLS[axis]} = {short(values[axis])}" for axis in AXES if axis in values)
+    """`N = 7B, D = 589k, beams = 100`."""
+    return ", ".join(f"{SYMBOLS[axis]} = {count_words(values[axis])}" for axis in AXES if axis in values)
+
+
+def count_words(value: float) -> str:
+    """A count as people say it, or a power of ten where it is too large for that."""
+    return short(value) if value < 1e12 else f"{value:.3g}"

@@ -8,8 +8,9 @@ from collections.abc import Sequence
 from rich.console import Console
 
 from laws.planning.answers import Inquiry, Terms, ask
-from laws.planning.showing import as_json, show
+from laws.planning.showing import show
 from laws.planning.space import BadQuestion
+from laws.planning.values import as_json
 from laws.study import Finding
 
 WIDE = 140

@@ -11,7 +11,7 @@ from rich.table import Table
 from laws.planning.choosing import configuration_words, far
 from laws.planning.command import make_console
 from laws.planning.proposals import Aim, Candidate, Proposal, Told, propose
-from laws.planning.showing import plain
+from laws.planning.showing import add, plain
 from laws.planning.space import BadQuestion
 from laws.study import Finding
 
@@ -68,14 +68,14 @@ def _trials(proposal: Proposal) -> Table:
     total = 0.0
     for one in proposal.chosen:
         total += one.flops
-        table.add_row(one.cell.trial, f"{one.flops:.3g}", f"{total:.3g}", f"x {one.narrowing:.2f}")
+        add(table, one.cell.trial, f"{one.flops:.3g}", f"{total:.3g}", f"x {one.narrowing:.2f}")
     return table
 
 
 def _bands(proposal: Proposal) -> Table:
     table = plain("law", "now", "after, by refits", "beyond the points", left=("beyond the points",))
     for one in proposal.told:
-        table.add_row(one.by.title, _now(one), f"x {one.narrowing:.2f}", far(one.by.beyond(proposal.aim.point)))
+        add(table, one.by.title, _now(one), f"x {one.narrowing:.2f}", far(one.by.beyond(proposal.aim.point)))
     return table
 
 

@@ -95,8 +95,8 @@ def _leaves_enough(form: Form, rest: Points) -> bool:
 
 def _held_out(form: Form, points: Points, axis: str, held: NDArray[np.bool_], options: Options) -> HoldOut:
     rest, asked = points.where(~held), points.where(held)
-    few = {"starts": min(options.starts, STARTS), "bootstraps": min(options.bootstraps, DRAWS)}
-    quick = replace(options, intervals=False, **few)
+    starts, bootstraps = min(options.starts, STARTS), min(options.bootstraps, DRAWS)
+    quick = replace(options, starts=starts, bootstraps=bootstraps, intervals=False)
     law = fit(form, rest, quick)
     predicted, measured = float(at(law, asked).mean()), float(asked.y.mean())
     values = asked.axis(_AXES[axis]) if axis in _AXES else compute(asked)
