@@ -1,9 +1,9 @@
 """How often the truth lies in the 90% interval, for every form, at several sizes of noise.
 
 Noise is a share of every value; where plain squares are minimised, a share of their mean. A row shows, of the
-parameters that are bounded from both sides, the one whose share is furthest from 90%. With 200 repeats a share of 90% is
-off by 4.2% one time in twenty, so a row outside of 85-95% is measured again with 1,000 other repeats: luck goes, a fault
-stays. A parameter that is open on one side in some repeats is told apart, with its half-open intervals counted.
+parameters that are bounded from both sides, the one whose share is furthest from 90%. With 200 repeats a share of 90%
+is off by 4.2% one time in twenty, so a row outside of 85-95% is measured again with 1,000 other repeats: luck goes, a
+fault stays. A parameter that is open on one side in some repeats is told apart, its half-open intervals counted.
 """
 
 from collections.abc import Iterator

@@ -34,7 +34,7 @@ def fit(form: Form, points: Points, options: Options | None = None) -> Law:
     options = options or Options()
     problem, centre = problem_of(form, points, options)
     rng = np.random.default_rng(options.seed)
-    reached, costs = minimise(problem, survivors(problem, options.starts, rng), tolerance=1e-9)
+    reached, costs = minimise(problem, survivors(problem, options.starts, rng), tolerance=1e-8)
     order = np.argsort(costs)
     polished, ends = minimise(problem, reached[order[:_POLISHED]], tolerance=1e-15, steps=200)
     theta, cost = polished[np.argmin(ends)], float(ends.min())

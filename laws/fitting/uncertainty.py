@@ -129,8 +129,8 @@ def _middle(r: Array, size: int) -> float:
 
 def left_out(residuals: Array, leverage: Array, runs: NDArray[np.int64]) -> Array:
     """(points,) residuals as they would be of a fit without the point's own run; `leverage` is (points, points)."""
-    found = np.empty_like(residuals)
-    for run in np.unique(runs):
+    found = residuals / np.maximum(1 - np.diagonal(leverage), 1e-9)  # which is all there is to runs of one point
+    for run in np.flatnonzero(np.bincount(runs) > 1):
         mine = np.flatnonzero(runs == run)
         kept = np.eye(len(mine)) - leverage[np.ix_(mine, mine)]
         found[mine] = np.linalg.lstsq(kept, residuals[mine], rcond=1e-9)[0]
