@@ -470,3 +470,22 @@ def test_forms_of_families_have_starts_for_each():
     law = fit(form, noisy(truth, noise=0.0), ONLY)
     assert law["b_1"] == pytest.approx(0.4, rel=1e-9)
     assert law["b_2"] == pytest.approx(0.4, rel=1e-9)
+
+
+def test_what_the_points_say_nothing_of_is_open_and_not_exact():
+    """With one value of D neither B nor beta can be known, whatever noise there is or is not."""
+    n = np.geomspace(1e6, 1e9, 10)
+    for noise in (0.0, 0.01):
+        y = (1.5 + 219 / n**0.34) * np.exp(noise * np.random.default_rng(0).standard_normal(10))
+        for form, known in ((Additive(), ("A", "alpha")), (Joint(), ("beta", "B", "delta"))):
+            law = fit(form, data.points(n, 1e8, y), Options(loss="relative", bootstraps=20))
+            identified = [parameter.name for parameter in law.parameters if parameter.identified]
+            assert set(known) <= set(identified) <= {*known, "E"}, (form, noise, law.parameters)
+            assert all(np.isfinite(law.resampled).ravel())
+
+
+@pytest.mark.parametrize("value", [0.0, 2.0])
+def test_equal_values_are_fitted_without_a_complaint(value):
+    law = fit(PowerLaw(axis="n"), data.points(np.geomspace(1e3, 1e6, 8), 10, np.full(8, value)), Options(bootstraps=20))
+    np.testing.assert_allclose(law.predict([np.array([1e4])]), value, atol=1e-9)
+    assert law.r2 == 0

@@ -8,7 +8,7 @@ from scipy.special import erf
 from laws.fitting.descent import minimise
 from laws.fitting.law import LeaveOut
 from laws.fitting.objective import Problem
-from laws.fitting.uncertainty import left_out
+from laws.fitting.uncertainty import inverse, left_out
 from laws.forms import Array
 from laws.points import Points
 
@@ -82,7 +82,7 @@ def _without(problem: Problem, theta: Array, cells: NDArray[np.int64]) -> Array:
     """(cells, p) where Newton's step goes from `theta` when a cell's points are left out."""
     residuals, slopes = problem.linearise(theta[None], slice(None))
     j = slopes[:, 0].T
-    influence = np.linalg.pinv(j.T @ j, rcond=1e-15, hermitian=True) @ j.T
+    influence = inverse(j.T @ j) @ j.T
     moves = np.zeros((int(cells.max()) + 1, len(theta)))
     np.add.at(moves, cells, left_out(residuals[0], j @ influence, cells)[:, None] * influence.T)
     return np.asarray(theta + np.clip(moves, -1, 1))

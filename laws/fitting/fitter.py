@@ -101,8 +101,8 @@ def _parameters(
             value=float(values[index]),
             lo=float(lows[index]),
             hi=float(highs[index]),
-            open_below=bool(ends.open[index, 0]),
-            open_above=bool(ends.open[index, 1]),
+            open_below=bool(ends.open[index, 0] or lows[index] == 0),  # an end may be beyond what numbers hold
+            open_above=bool(ends.open[index, 1] or np.isinf(highs[index])),
         )
         for index, name in enumerate(form.parameters)
     )
