@@ -30,18 +30,18 @@ SHARED = 0.7
 def measure(asked: Asked) -> Iterator[Row | Skipped]:
     """Rows of every form, then of the other losses, then of noise that belongs to training runs."""
     truths = TRUTHS[:2] if asked.quick else TRUTHS
-    count = 20 if asked.quick else REPEATS
+    count = 10 if asked.quick else REPEATS
     for truth in truths:
         yield _exact(truth)
     for truth in truths:
-        yield from _noisy(truth, Options(loss="relative", bootstraps=200), count)
+        yield from _noisy(truth, Options(loss="relative", bootstraps=100), count)
     for loss in ("squared", "huber-log"):
         for truth in truths:
             if truth.name in OTHER_LOSSES:
-                yield from _noisy(truth, Options(loss=loss, bootstraps=200), count)
+                yield from _noisy(truth, Options(loss=loss, bootstraps=100), count)
     for truth in truths:
         if truth.name in OF_RUNS:
-            yield from _noisy(truth, Options(loss="relative", bootstraps=200), count, of_runs=SHARED)
+            yield from _noisy(truth, Options(loss="relative", bootstraps=100), count, of_runs=SHARED)
 
 
 def _exact(truth: Truth) -> Row:

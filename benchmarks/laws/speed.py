@@ -50,8 +50,8 @@ def _case(name: str, form: Form, points: Points, options: Options, quick: bool) 
     noise = _noise(problem, points, law, count)
     spread = spread_around(problem, points, law.theta)
     assert spread is not None
-    starts = random_starts(problem, points.y, STARTS, 0)
-    batch = problem.of(target=_targets(problem, law, noise[:TIMED]))
+    starts = random_starts(problem, points.y, 3 if quick else STARTS, 0)
+    batch = problem.of(target=_targets(problem, law, noise[: 2 if quick else TIMED]))
     singly = [problem.of(target=target) for target in batch.target]
     seconds = medians(
         {
@@ -64,7 +64,7 @@ def _case(name: str, form: Form, points: Points, options: Options, quick: bool) 
     )
     size = len(points)
     yield at_most(f"{name}: one fit of {size} points", seconds["fit"], "s", 0.05)
-    told = f"{name}: one fit, against L-BFGS-B from {STARTS} starts"
+    told = f"{name}: one fit, against L-BFGS-B from {len(starts)} starts"
     yield cost(told, seconds["fit"], "s", seconds["starts"])
     yield at_most(f"{name}: {count:,} bootstraps of {size} points", seconds["bootstraps"], "s", 1.0)
     one, alone = 1e3 * seconds["bootstraps"] / count, 1e3 * seconds["one by one"] / len(singly)
