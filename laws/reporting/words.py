@@ -61,7 +61,9 @@ def formula(text: str) -> Markup:
     for name, letter in GREEK.items():
         text = re.sub(rf"\b{name}\b", letter, text)
     text = re.sub(r"(\d)e([+-]\d+)", lambda found: f"{found[1]} × 10^{int(found[2])}", text)
-    text = re.sub(r"\^\(([^()]*)\)|\^(-?\w+(?:\.\d+)?)", lambda power: f"<sup>{power[1] or power[2]}</sup>", str(escape(text)))
+    text = re.sub(
+        r"\^\(([^()]*)\)|\^(-?\w+(?:\.\d+)?)", lambda power: f"<sup>{power[1] or power[2]}</sup>", str(escape(text))
+    )
     text = re.sub(r"(?<![<\w])-|(?<=\s)-(?=\s)", "−", text)
     return Markup(re.sub(r"\b([A-Ga-cND])\b(?![^<]*>)", r"<i>\1</i>", text))
 
