@@ -153,5 +153,13 @@ def test_ticks_at_values_never_touch(values):
     assert (np.diff(at) > math.log(scale.limits[1] / scale.limits[0]) / 7 - 1e-9).all()
 
 
+@given(st.floats(-1e4, 1e4), st.floats(1e-4, 1e4))
+def test_ticks_say_where_they_are(lo, span):
+    scale = charts.plain_scale("loss", (lo, lo + span), is_log=False)
+    written = [float(text.replace("−", "-")) for _, text in scale.ticks]
+    assert np.allclose(written, [tick for tick, _ in scale.ticks], rtol=0, atol=2e-3 * span)
+    assert len({text.partition(".")[2] and len(text.partition(".")[2]) for _, text in scale.ticks}) <= 1
+
+
 def test_powers_of_ten_are_written_as_people_do():
     assert [charts.power_of_ten(value) for value in (1.0, 1000.0, 1e-3, 2e9)] == ["10⁰", "10³", "10⁻³", "2·10⁹"]

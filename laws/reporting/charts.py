@@ -152,10 +152,15 @@ def plain_scale(title: str, limits: tuple[float, float], factor: float = 1.0, is
         factor: what values are multiplied by where they are written.
     """
     lo, hi = limits
-    found = decades(lo, hi) if is_log and lo > 0 and hi / lo > 30 else rounds(lo, hi)
-    digits = 5
-    ticks = tuple((tick, f"{tick * factor:.{digits}g}".replace("-", "−")) for tick in found)
-    return Scale(title=title, limits=limits, ticks=ticks, is_log=is_log)
+    if is_log and lo > 0 and hi / lo > 30:
+        ticks = [(tick, f"{tick * factor:.5g}") for tick in decades(lo, hi)]
+    else:
+        found = rounds(lo, hi)
+        step = (found[1] - found[0]) * factor if len(found) > 1 else 1.0
+        places = next(count for count in range(16) if abs(round(step, count) - step) < 1e-3 * step)
+        ticks = [(tick, f"{tick * factor + 0.0:.{places}f}") for tick in found]
+    written = tuple((tick, text.replace("-", "−")) for tick, text in ticks)
+    return Scale(title=title, limits=limits, ticks=written, is_log=is_log)
 
 
 def decade_scale(title: str, limits: tuple[float, float], write: Writer) -> Scale:

@@ -29,6 +29,13 @@ def number(value: float | None, digits: int = 4) -> str:
     return f"{mantissa} × 10{str(int(exponent)).translate(_RAISED)}".replace("-", "−")
 
 
+def fit_quality(r2: float | None) -> str:
+    """R²: with as many digits as tell it from a perfect fit."""
+    if r2 is None or math.isnan(r2) or r2 == 1:
+        return number(r2)
+    return next((text for digits in range(4, 12) if (text := number(r2, digits)) != "1"), "1")
+
+
 def percent(share: float | None, digits: int = 3) -> str:
     """A share of one with its sign: +1.3%; a dash where there is none."""
     if share is None or not math.isfinite(share):
