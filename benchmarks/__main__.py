@@ -21,7 +21,11 @@ from pathlib import Path
 
 from benchmarks.rows import Options, Row, Skipped, as_json, machine, show
 
-AREAS = {"decoding": "benchmarks.decoding", "orchestration": "benchmarks.orchestration"}
+AREAS = {
+    "decoding": "benchmarks.decoding",
+    "orchestration": "benchmarks.orchestration",
+    "laws": "benchmarks.laws",
+}
 """Modules with `PARTS` and `measure(Options)`, which yields rows and what it skipped; imported when asked for."""
 
 

@@ -1,12 +1,20 @@
-"""From tables of trials to scaling laws: `from laws import fit, Points, PowerLaw, Additive, Joint`.
+"""From tables of trials, or anybody's points, to scaling laws.
 
-Nothing heavy is imported until a name is used.
+    from laws import Additive, Columns, fit, judge, read_points
+
+    (selection,) = read_points("points.csv", Columns(n="params", d="tokens", y="loss")).values()
+    law = fit(Additive(), selection.points)
+    print(law["alpha"], law.predict([[7e9], [2e12]]), law.band([[7e9], [2e12]]))
+    print(judge(law, selection.points))      # Verdict(word='weak', reason='...')
+
+Points can be made of arrays too: `Points(n=n, d=d, y=loss)`. Nothing heavy is imported until a name is used.
 """
 
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from laws.anyones import Columns, read_points
     from laws.fitting import Law, Options, fit
     from laws.forms import (
         AddedGain,
@@ -20,11 +28,14 @@ if TYPE_CHECKING:
         WithBudget,
     )
     from laws.points import Points
+    from laws.trust.comparison import compare
+    from laws.trust.verdict import Verdict, judge
 
 __all__ = [
     "AddedGain",
     "Additive",
     "Bounded",
+    "Columns",
     "Families",
     "InteractingGain",
     "Joint",
@@ -33,15 +44,25 @@ __all__ = [
     "Points",
     "PowerLaw",
     "SaturatingGain",
+    "Verdict",
     "WithBudget",
+    "compare",
     "fit",
+    "judge",
+    "read_points",
 ]
 
-_FITTING = ("Law", "Options", "fit")
+_HOMES = {
+    "laws.anyones": ("Columns", "read_points"),
+    "laws.fitting": ("Law", "Options", "fit"),
+    "laws.points": ("Points",),
+    "laws.trust.comparison": ("compare",),
+    "laws.trust.verdict": ("Verdict", "judge"),
+}
 
 
 def __getattr__(name: str) -> Any:
     if name not in __all__:
         raise AttributeError(f"module 'laws' has no attribute {name!r}")
-    home = "laws.points" if name == "Points" else "laws.fitting" if name in _FITTING else "laws.forms"
+    home = next((home for home, names in _HOMES.items() if name in names), "laws.forms")
     return getattr(import_module(home), name)

@@ -223,6 +223,21 @@ def test_a_rising_loss_is_no_law(tmp_path, capsys):
     assert "does not fall" in " ".join(capsys.readouterr().out.split())
 
 
+def test_the_library_does_what_its_docstring_says(tmp_path):
+    import laws
+    from laws import Additive, fit, judge
+    from laws import Columns as ColumnsOfTheDoor
+
+    path = csv(tmp_path / "points.csv", chinchilla())
+    (selection,) = laws.read_points(path, ColumnsOfTheDoor(n="params", d="tokens", y="loss")).values()
+    law = fit(Additive(), selection.points)
+    assert law["alpha"] == pytest.approx(0.34, abs=0.05)
+    low, high = law.band([[7e9], [2e12]])
+    assert low <= law.predict([[7e9], [2e12]]) <= high
+    assert judge(law, selection.points).word == "supported"
+    assert all(getattr(laws, name) for name in laws.__all__)
+
+
 def test_an_axis_is_needed(tmp_path):
     with pytest.raises(BadTable, match="no axis"):
         read_points(csv(tmp_path / "points.csv", chinchilla()), Columns(y="loss"))

@@ -3,6 +3,7 @@
 from dataclasses import dataclass
 
 import numpy as np
+from numpy.typing import NDArray
 
 from laws.forms import (
     AddedGain,
@@ -67,12 +68,28 @@ class Truth:
         """Families."""
         return self.form.count if isinstance(self.form, Families) else 1
 
-    def points(self, y: Array) -> Points:
-        """Measurements on the grid."""
+    def runs(self) -> NDArray[np.int64]:
+        """The number of each point's training run: budgets of one training share it."""
+        columns = self.columns()
+        trained = [column for axis, column in columns.items() if axis not in ("beams", "c")]
+        if not trained:
+            return np.arange(len(columns[self.form.axes[0]]))
+        cell = np.unique(np.stack(trained), axis=1, return_inverse=True)[1].reshape(-1)
+        return np.asarray(cell * self.repeats + np.repeat(np.arange(self.repeats), len(cell) // self.repeats))
+
+    def points(self, y: Array, *, runs: bool = False) -> Points:
+        """Measurements on the grid; with `runs` the training run of each point is told."""
         x = self.columns()
         ones = np.ones(len(y))
-        family = x["family"].astype(np.int64) if "family" in x else None
-        return Points(n=x.get("n", ones), d=x.get("d", ones), beams=x.get("beams"), c=x.get("c"), family=family, y=y)
+        return Points(
+            n=x.get("n", ones),
+            d=x.get("d", ones),
+            beams=x.get("beams"),
+            c=x.get("c"),
+            family=x["family"].astype(np.int64) if "family" in x else None,
+            y=y,
+            run=tuple(map(str, self.runs())) if runs else (),
+        )
 
     def values(self) -> Array:
         """Without noise."""

@@ -5,7 +5,7 @@ from numpy.typing import NDArray
 
 from laws.fitting.descent import minimise
 from laws.fitting.objective import Problem
-from laws.fitting.uncertainty import Spread
+from laws.fitting.uncertainty import Spread, left_out
 from laws.forms import Array
 
 _STEPS, _TOLERANCE = 60, 1e-7
@@ -15,7 +15,7 @@ def noise(
     problem: Problem, theta: Array, spread: Spread, runs: NDArray[np.int64], count: int, rng: np.random.Generator
 ) -> Array:
     """(count, points) residuals as they could have been: of the runs, and of the queries where those were resampled."""
-    if problem.delta is not None or len(np.unique(runs)) < len(runs):
+    if len(theta) < len(np.unique(runs)) < len(runs):
         drawn = wild(problem, theta, spread, runs, count, rng)
     else:
         drawn = parametric(spread, count, len(runs), rng)
@@ -33,17 +33,17 @@ def parametric(spread: Spread, count: int, points: int, rng: np.random.Generator
 def wild(
     problem: Problem, theta: Array, spread: Spread, runs: NDArray[np.int64], count: int, rng: np.random.Generator
 ) -> Array:
-    """(count, points) the residuals themselves, inflated by what the fit took from them, each run with its own sign.
+    """(count, points) the residuals of every run as they are without it, each run with a sign of its own.
 
-    Signs by run keep what the points of a run have in common (Cameron, Gelbach and Miller 2008), and are right for
-    absolute values as for squares (Feng, He and Hu 2011).
+    Signs by run keep what the points of a run have in common (Cameron, Gelbach and Miller 2008). Residuals as they are
+    would be too small, the more so the fewer runs there are: the curve was bent to them.
     """
     residuals, slopes = problem.linearise(theta[None], slice(None))
-    leverage = np.einsum("pi,pi->i", slopes[:, 0], spread.influence)
-    inflated = residuals[0] / np.sqrt(np.maximum(1 - leverage, 0.05))
-    signs = rng.choice([-1.0, 1.0], (count, int(runs.max()) + 1))[:, runs]
-    size = np.sqrt(spread.freedom / rng.chisquare(spread.freedom, count))
-    return np.asarray(signs * inflated * size[:, None])
+    alone = left_out(residuals[0], slopes[:, 0].T @ spread.influence, runs)
+    of_runs = int(runs.max()) + 1
+    signs = rng.choice([-1.0, 1.0], (count, of_runs))[:, runs]
+    size = np.sqrt((of_runs - 1) / of_runs * spread.freedom / rng.chisquare(spread.freedom, count))
+    return np.asarray(signs * alone * size[:, None])
 
 
 def refit(problem: Problem, theta: Array, spread: Spread, noise: Array) -> Array:

@@ -127,13 +127,20 @@ def _middle(r: Array, size: int) -> float:
     return float(np.median(np.sort(np.abs(r))[size:]) / norm.ppf(0.75))
 
 
+def left_out(residuals: Array, leverage: Array, runs: NDArray[np.int64]) -> Array:
+    """(points,) residuals as they would be of a fit without the point's own run; `leverage` is (points, points)."""
+    found = np.empty_like(residuals)
+    for run in np.unique(runs):
+        mine = np.flatnonzero(runs == run)
+        kept = np.eye(len(mine)) - leverage[np.ix_(mine, mine)]
+        found[mine] = np.linalg.lstsq(kept, residuals[mine], rcond=1e-9)[0]
+    return found
+
+
 def _sandwich(j: Array, scores: Array, plain: Array, bend: float, runs: NDArray[np.int64]) -> tuple[Array, float]:
     """Covariance over runs, each left out in turn, and its degrees of freedom."""
-    groups = np.unique(runs)
-    moves = np.empty((len(groups), j.shape[1]))
-    for index, run in enumerate(groups):
-        mine = runs == run
-        leverage = bend * j[mine] @ plain @ j[mine].T
-        moves[index] = plain @ j[mine].T @ np.linalg.lstsq(np.eye(mine.sum()) - leverage, scores[mine])[0]
-    count = len(groups)
+    count = int(runs.max()) + 1
+    alone = left_out(scores, bend * j @ plain @ j.T, runs)
+    moves = np.zeros((count, j.shape[1]))
+    np.add.at(moves, runs, alone[:, None] * (j @ plain))
     return (count - 1) / count * moves.T @ moves, float(count - 1)

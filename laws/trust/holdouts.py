@@ -21,8 +21,8 @@ from laws.trust.residuals import NEGLIGIBLE, at, columns, noise_at
 LEAST_VALUES = 3
 """Values that each axis of the form must keep."""
 _AXES: dict[str, Axis] = {"N": "n", "D": "d", "beams": "beams", "C": "c"}
-DRAWS = 100
-"""Bootstraps of the law of the rest."""
+STARTS, DRAWS = 16, 100
+"""Of the law of the rest: fewer than of the law itself, which says what is reported."""
 TOP = 0.2
 """Share of the distinct (N, D) that the hold-out of the largest compute takes."""
 
@@ -95,7 +95,8 @@ def _leaves_enough(form: Form, rest: Points) -> bool:
 
 def _held_out(form: Form, points: Points, axis: str, held: NDArray[np.bool_], options: Options) -> HoldOut:
     rest, asked = points.where(~held), points.where(held)
-    quick = replace(options, bootstraps=min(options.bootstraps, DRAWS), intervals=False)
+    starts, bootstraps = min(options.starts, STARTS), min(options.bootstraps, DRAWS)
+    quick = replace(options, starts=starts, bootstraps=bootstraps, intervals=False)
     law = fit(form, rest, quick)
     predicted, measured = float(at(law, asked).mean()), float(asked.y.mean())
     values = asked.axis(_AXES[axis]) if axis in _AXES else compute(asked)

@@ -1,0 +1,150 @@
+"""Repeats of one known truth under noise: is it inside of what the fit says?
+
+Every repeat is what `fit` does, but that the 200 repeats of a truth run downhill as one batch, from places that the
+grid found for the first of them; `benchmarks laws --part optimum` is about whether those are the best.
+"""
+
+from dataclasses import dataclass
+from zlib import crc32
+
+import numpy as np
+from numpy.typing import NDArray
+
+from benchmarks.laws.truths import Truth, formula
+from laws.fitting import Options, resampling
+from laws.fitting.descent import minimise
+from laws.fitting.fitter import spread_around
+from laws.fitting.law import ends
+from laws.fitting.objective import Problem, problem_of
+from laws.fitting.profiles import find_ends
+from laws.fitting.starts import survivors
+from laws.fitting.uncertainty import Spread, clusters
+from laws.forms import Array, log_axes
+from laws.points import Points
+
+STARTS = 6
+FARTHER = 4.0
+"""Predictions are asked for at the last point of the grid, and this many times beyond it along every axis."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Repeats:
+    """Of each repeat and parameter whether the truth is inside, and whether both sides are bounded."""
+
+    names: tuple[str, ...]
+    inside: NDArray[np.bool_]
+    identified: NDArray[np.bool_]
+    predicted: NDArray[np.bool_]
+    """(repeats, 2) of profile intervals of the prediction at the grid's end and beyond."""
+    banded: NDArray[np.bool_]
+    """(repeats, 2) of the bootstraps' band there."""
+    error: float
+    """The largest relative error of a parameter."""
+
+    @property
+    def shares(self) -> Array:
+        """(p,) of the repeats in which the truth is inside."""
+        return np.asarray(self.inside.mean(axis=0))
+
+    @property
+    def known(self) -> Array:
+        """(p,) of the repeats in which the parameter is bounded from both sides."""
+        return np.asarray(self.identified.mean(axis=0))
+
+
+def measured(truth: Truth, options: Options, noise: float, seed: tuple[int, ...], of_runs: float = 0.0) -> Points:
+    """The truth with noise: a share of every value, or of their mean where plain squares are minimised.
+
+    `of_runs` of its variance is common to all budgets of a training run.
+    """
+    clean, rng = truth.values(), np.random.default_rng(seed)
+    run = truth.runs()
+    drawn = np.sqrt(1 - of_runs) * rng.standard_normal(len(clean))
+    drawn += np.sqrt(of_runs) * rng.standard_normal(len(clean))[run]
+    y = clean + noise * clean.mean() * drawn if options.loss == "squared" else clean * np.exp(noise * drawn)
+    return truth.points(y, runs=bool(of_runs))
+
+
+def repeat(truth: Truth, options: Options, noise: float, count: int, seed: int = 0, of_runs: float = 0.0) -> Repeats:
+    """`count` repeats of the same truth."""
+    sets = [
+        measured(truth, options, noise, (seed, crc32(truth.name.encode()), index, int(1e6 * noise)), of_runs)
+        for index in range(count)
+    ]
+    problems = [problem_of(truth.form, points, options)[0] for points in sets]
+    problem, centre = problem_of(truth.form, sets[0], options)
+    starts = survivors(problem, STARTS, np.random.default_rng(seed))
+    starts = minimise(problem, starts, tolerance=1e-6)[0]
+    batch = problem.of(
+        target=np.repeat([each.target for each in problems], STARTS, axis=0),
+        root=np.repeat([each.root for each in problems], STARTS, axis=0),
+    )
+    reached, costs = minimise(batch, np.tile(starts, (count, 1)), tolerance=1e-15, steps=200)
+    best = costs.reshape(count, STARTS).argmin(axis=1)
+    thetas = reached.reshape(count, STARTS, -1)[np.arange(count), best]
+    wanted = np.array([truth.parameters[name] for name in truth.form.parameters])
+    at, values = _places(truth)
+    found = [
+        _one(each, points, theta, centre, wanted, log_axes(truth.form.axes, list(at)) - centre, values, options)
+        for each, points, theta in zip(problems, sets, thetas, strict=True)
+    ]
+    inside, identified, predicted, banded = (np.array(each) for each in zip(*found, strict=True))
+    worst = np.abs(truth.form.public(thetas, centre) / wanted - 1).max()
+    return Repeats(
+        names=truth.form.parameters,
+        inside=inside,
+        identified=identified,
+        predicted=predicted,
+        banded=banded,
+        error=float(worst),
+    )
+
+
+def _places(truth: Truth) -> tuple[tuple[Array, ...], Array]:
+    """Axes' values of the grid's last point and of one beyond it, and the truth there."""
+    columns = truth.columns()
+    x = {
+        axis: np.array([column[-1], column[-1] * (1.0 if axis == "family" else FARTHER)])
+        for axis, column in columns.items()
+    }
+    return tuple(x[axis] for axis in truth.form.axes), formula(truth.form, truth.parameters, x)
+
+
+def _one(
+    problem: Problem,
+    points: Points,
+    theta: Array,
+    centre: Array,
+    wanted: Array,
+    u: Array,
+    values: Array,
+    options: Options,
+) -> tuple[NDArray[np.bool_], ...]:
+    form = problem.form
+    spread = spread_around(problem, points, theta)
+    assert spread is not None
+    found = find_ends(problem, theta, lambda each: form.reported(each, centre), spread, options.interval)
+    lo, hi = form.unscaled(found.values.T)
+
+    def predict(each: Array) -> tuple[Array, Array]:
+        value, gradient = form.evaluate(each, u)
+        return np.log(value), gradient / value[..., None]
+
+    low, high = np.exp(find_ends(problem, theta, predict, spread, options.interval).values.T)
+    below, above = _band(problem, points, theta, spread, u, options)
+    return (
+        np.asarray((lo <= wanted) & (wanted <= hi)),
+        np.asarray(~found.open.any(axis=1)),
+        np.asarray((low <= values) & (values <= high)),
+        np.asarray((below <= values) & (values <= above)),
+    )
+
+
+def _band(
+    problem: Problem, points: Points, theta: Array, spread: Spread, u: Array, options: Options
+) -> tuple[Array, Array]:
+    rng = np.random.default_rng(options.seed)
+    noise = resampling.noise(problem, theta, spread, clusters(points), options.bootstraps, rng)
+    drawn = problem.form.value(resampling.refit(problem, theta, spread, noise), u)
+    below, above = np.quantile(drawn, ends(options.interval), axis=0)
+    return below, above
