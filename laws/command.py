@@ -47,12 +47,7 @@ def run(
         place: where in W&B the report is shown too; what becomes of it there does not change the exit code.
         options: of all fits.
     """
-
-    def read() -> tuple[Tables, list[Finding]]:
-        tables = read_tables(folders)
-        return tables, study(tables, metrics, options)
-
-    return _report(read, out or folders[0], "" if out else "report", place)
+    return _report(lambda: fit_folders(folders, metrics, options), out or folders[0], "" if out else "report", place)
 
 
 def run_table(
@@ -65,14 +60,26 @@ def run_table(
         names: of the forms to fit, see `laws.questions.form_name`; all that its axes allow if empty.
         options: of all fits.
     """
+    folder = out or str(Path(path).with_suffix("")) + "-laws"
+    return _report(lambda: fit_table(path, columns, names, options), folder, "", None)
 
-    def read() -> tuple[Tables, list[Finding]]:
-        findings = [finding for asked in asked_of(path, columns) for finding in answer(asked, options, names)]
-        if not findings:
-            raise BadTable(f"{path}: no form of {', '.join(names)} runs along {', '.join(columns.axes)}")
-        return Tables(folders=(Path(path).name,), trials=(), baselines=(), duplicates=0), findings
 
-    return _report(read, out or str(Path(path).with_suffix("")) + "-laws", "", None)
+def fit_folders(
+    folders: Sequence[str], metrics: Sequence[str], options: Options | None = None
+) -> tuple[Tables, list[Finding]]:
+    """Read and fit. Raises BadTable or OSError."""
+    tables = read_tables(folders)
+    return tables, study(tables, metrics, options)
+
+
+def fit_table(
+    path: str, columns: Columns, names: Sequence[str] = (), options: Options | None = None
+) -> tuple[Tables, list[Finding]]:
+    """Read and fit anybody's table of points. Raises BadTable or OSError."""
+    findings = [finding for asked in asked_of(path, columns) for finding in answer(asked, options, names)]
+    if not findings:
+        raise BadTable(f"{path}: no form of {', '.join(names)} runs along {', '.join(columns.axes)}")
+    return Tables(folders=(Path(path).name,), trials=(), baselines=(), duplicates=0), findings
 
 
 def _report(read: Callable[[], tuple[Tables, list[Finding]]], out: str, below: str, place: Place | None) -> int:

@@ -13,6 +13,7 @@ from orchestrator.grid import Grid, Loaded, load
 from orchestrator.plan import Plan, failed, finished, read_summary
 from orchestrator.steps import Graph, Trial, recipe_of
 from orchestrator.tuned import expand_tuned
+from results.opening import open_store
 from results.store import Store
 from workers.errors import BadInput
 from workers.settings import Budget
@@ -36,6 +37,8 @@ class Candidate:
     seed: int
     beams: int | None
     """None where identifiers are sampled."""
+    max_new_tokens: int | None
+    """None: as long as an identifier is."""
     is_plain: bool
     """Whether its budget is a plain beam search: over all views, nothing ranked again."""
     budget: str
@@ -57,6 +60,14 @@ class Candidates:
     trials: tuple[Candidate, ...]
     assumed: tuple[str, ...]
     """What the FLOPs were estimated without, in words."""
+
+
+def results_of(folder: str) -> Store:
+    """The results folder that a folder is, or that a grid's own folder lies in. Raises BadAddress."""
+    store = open_store(folder)
+    if "trials" not in store.listing(""):
+        return store
+    return open_store(folder.rstrip("/").rpartition("/")[0] or ".")
 
 
 def read_candidates(path: Path, store: Store) -> Candidates:
@@ -95,6 +106,7 @@ def _candidate(plan: Plan, trial: Trial, flops: Mapping[str, float]) -> Candidat
         n=trial.n_params,
         d=trial.pairs,
         beams=trial.budget.beams,
+        max_new_tokens=trial.budget.max_new_tokens,
         is_plain=_is_plain(trial.budget),
         budget=trial.budget.label,
         run=trial.train,

@@ -20,7 +20,6 @@ from laws.planning.planner import (
 )
 from laws.planning.quality import IsoQuality, iso_quality
 from laws.planning.space import BadQuestion, Space, Where
-from laws.points import short
 from laws.study import Finding
 
 ISO_SIZES, ISO_SPAN = 7, 30.0
@@ -135,11 +134,13 @@ def ask(findings: Sequence[Finding], asked: Inquiry, terms: Terms) -> Reply:
     answers, refused, seen = [], [], set[tuple[object, str]]()
     for one in answering:
         question = (one.finding.group, one.finding.metric)
-        if one.finding.verdict.word == "no law":
-            refused.append(Refusal(title=one.title, reason=f"no law: {one.finding.verdict.reason}"))
-            continue
-        found = _answer(one, asked, terms, is_best=question not in seen)
+        is_best = question not in seen
         seen.add(question)
+        if one.finding.verdict.word == "no law":
+            if is_best:  # of a rival nobody needs to hear it
+                refused.append(Refusal(title=one.title, reason=f"no law: {one.finding.verdict.reason}"))
+            continue
+        found = _answer(one, asked, terms, is_best)
         if isinstance(found, Refusal):
             refused.append(found)
         else:
@@ -239,8 +240,3 @@ def metric_words(by: Answering, at: Configuration) -> str:
     lo, hi = scale.interval(at.lo, at.hi)
     band = "" if math.isnan(lo) else f" [{lo:.4g}, {hi:.4g}]"
     return f"{scale.metric_of(at.value):.4g}{band}"
-
-
-def number_words(value: float) -> str:
-    """A count as people say it, or a power of ten where it is too large for that."""
-    return short(value) if value < 1e12 else f"{value:.3g}"

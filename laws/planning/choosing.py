@@ -40,11 +40,10 @@ class Answering:
 
     @property
     def title(self) -> str:
-        """`t5 ngram, Hit@10 over N, D and beams (additive + gain)`."""
-        axes = [SYMBOLS[axis] for axis in self.law.form.axes]
-        listed = ", ".join(axes[:-1]) + " and " + axes[-1] if len(axes) > 1 else axes[0]
+        """`t5 ngram, Hit@10 over N, D and beams (additive + gain, -log)`."""
         held = f" {describe(self.finding.held)}" if self.finding.held else ""
-        return f"{self.name}, {self.scale.name} over {listed} ({self.law.form.name}){held}".removeprefix(", ")
+        form = self.law.form.name + (", -log" if self.scale.quantity == "-log" else "")
+        return f"{self.name}, {self.scale.name} over {self.finding.axes} ({form}){held}".removeprefix(", ")
 
     @property
     def warning(self) -> str:
@@ -86,14 +85,12 @@ class Answering:
 
 
 def far(beyond: Mapping[Axis, float]) -> str:
-    """`N 10x beyond the largest, D 3x below the smallest`; `no` inside the points."""
-    parts = [
-        f"{SYMBOLS[axis]} {factor:.3g}x above the largest"
-        if factor > 1
-        else f"{SYMBOLS[axis]} {1 / factor:.3g}x below the smallest"
+    """`N 10x larger, D 3x smaller` than the points; `no` inside them."""
+    words = (
+        f"{SYMBOLS[axis]} {max(factor, 1 / factor):.3g}x {'larger' if factor > 1 else 'smaller'}"
         for axis, factor in beyond.items()
-    ]
-    return ", ".join(parts) or "no"
+    )
+    return ", ".join(words) or "no"
 
 
 def at_point(findings: Sequence[Finding], point: Mapping[Axis, float]) -> list[Answering]:
@@ -168,5 +165,10 @@ def namer(groups: Iterable[Group]) -> Callable[[Group], str]:
 
 
 def configuration_words(values: Mapping[Axis, float]) -> str:
-    """`N = 7B, D = 588.8k, beams = 100`."""
-    return ", ".join(f"{SYMBOLS[axis]} = {short(values[axis])}" for axis in AXES if axis in values)
+    """`N = 7B, D = 589k, beams = 100`."""
+    return ", ".join(f"{SYMBOLS[axis]} = {count_words(values[axis])}" for axis in AXES if axis in values)
+
+
+def count_words(value: float) -> str:
+    """A count as people say it, or a power of ten where it is too large for that."""
+    return short(value) if value < 1e12 else f"{value:.3g}"

@@ -100,7 +100,7 @@ def sensitivities(law: Law, axes: Sequence[Array]) -> Array:
 def shared_noise(law: Law, points: Points, runs: Sequence[str]) -> float:
     """The intraclass correlation of the residuals: 0 where every run has one point."""
     fitted = law.predict([points.axis(axis) for axis in law.form.axes])
-    residuals = points.y - fitted if law.options.loss == "squared" else points.y / fitted - 1
+    residuals = points.y - fitted if law.options.loss == "squared" else np.log(points.y / fitted)
     sums: dict[str, float] = {}
     for run, residual in zip(runs, residuals, strict=True):
         sums[run] = sums.get(run, 0.0) + float(residual)

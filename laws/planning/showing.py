@@ -1,11 +1,13 @@
-"""Answers as tables for a terminal, and as plain values for JSON."""
+"""Answers as tables for a terminal."""
 
 import math
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Literal
 
 from rich.console import Console
+from rich.markup import escape
 from rich.table import Table
+from rich.text import Text
 
 from laws.forms import SYMBOLS, Axis
 from laws.planning.answers import (
@@ -20,9 +22,8 @@ from laws.planning.answers import (
     Spend,
     Ways,
     metric_words,
-    number_words,
 )
-from laws.planning.choosing import AXES, configuration_words, far
+from laws.planning.choosing import AXES, configuration_words, count_words, far
 from laws.planning.costs import Cost, Costs
 from laws.planning.planner import Cheapest, Configuration
 from laws.planning.quality import IsoQuality
@@ -30,10 +31,16 @@ from laws.planning.quality import IsoQuality
 
 def plain(*columns: str, left: Sequence[str] = (), title: str = "") -> Table:
     """A table without lines; the first column and those in `left` are aligned to the left."""
-    table = Table(title=title or None, title_justify="left", box=None, pad_edge=False, title_style="bold")
+    table = Table(title=escape(title) or None, title_justify="left", box=None, pad_edge=False, title_style="bold")
     for position, column in enumerate(columns):
-        table.add_column(column, justify="left" if not position or column in left else "right", overflow="fold")
+        justify: Literal["left", "right"] = "left" if not position or column in left else "right"
+        table.add_column(column, justify=justify, overflow="fold")
     return table
+
+
+def add(table: Table, *cells: str) -> None:
+    """A row of plain text: rich would take an interval in brackets for its own markup."""
+    table.add_row(*map(Text, cells))
 
 
 def show(reply: Reply, asked: Inquiry, console: Console) -> None:
@@ -52,18 +59,21 @@ def show(reply: Reply, asked: Inquiry, console: Console) -> None:
 def _table(answers: Sequence[Answer], asked: Inquiry) -> Table:
     if isinstance(asked, Predict):
         table = plain(
-            "law", "predicted", "extrapolates", "verdict", left=("extrapolates", "verdict"), title=_title(asked)
+            "law",
+            "predicted",
+            "beyond the points",
+            "verdict",
+            left=("beyond the points", "verdict"),
+            title=_title(asked),
         )
         for one in answers:
             if isinstance(one, Prediction):
                 rival = "" if one.is_best else "  (rival)"
-                table.add_row(
-                    one.by.title + rival, metric_words(one.by, one.at), _far(one.by, one.at), _verdict(one.by)
-                )
+                add(table, one.by.title + rival, metric_words(one.by, one.at), _far(one.by, one.at), _verdict(one.by))
         return table
     if isinstance(asked, Spend):
         names = ("N", "D", "budget", *(("training",) if asked.queries else ()))
-        table = plain("law", *names, "predicted", "extrapolates", left=("extrapolates",), title=_title(asked))
+        table = plain("law", *names, "predicted", "beyond the points", left=("beyond the points",), title=_title(asked))
         for one in answers:
             if isinstance(one, Plan):
                 bands = one.optimum.bands
@@ -73,17 +83,15 @@ def _table(answers: Sequence[Answer], asked: Inquiry) -> Table:
                 ]
                 cells += [_gain(one.optimum.best.values, bands)]
                 cells += [f"{one.optimum.training_share:.0%}"] if asked.queries else []
-                table.add_row(
-                    one.by.title, *cells, metric_words(one.by, one.optimum.best), _far(one.by, one.optimum.best)
-                )
+                add(table, one.by.title, *cells, metric_words(one.by, one.optimum.best), _far(one.by, one.optimum.best))
         return table
     columns = ("reaches it", "N", "D", "budget", "FLOPs", "predicted")
-    table = plain("law", *columns, "extrapolates", left=("extrapolates",), title=_title(asked))
+    table = plain("law", *columns, "beyond the points", left=("beyond the points",), title=_title(asked))
     for one in answers:
         if isinstance(one, Ways):
             for way in (one.likely, one.sure):
                 if way is not None:
-                    table.add_row(*_way_cells(one, way))
+                    add(table, *_way_cells(one, way))
     return table
 
 
@@ -93,8 +101,8 @@ def _way_cells(ways: Ways, way: Cheapest) -> list[str]:
     return [
         ways.by.title if way is ways.likely else "",
         probability,
-        number_words(values["n"]),
-        number_words(values["d"]),
+        count_words(values["n"]),
+        count_words(values["d"]),
         _gain(values, {}),
         f"{way.total_flops:.3g}",
         metric_words(ways.by, way.best),
@@ -107,21 +115,21 @@ def _title(asked: Inquiry) -> str:
         case Predict():
             return f"At {configuration_words(asked.point)}"
         case Spend():
-            queries = f" of training and {number_words(asked.queries)} queries" if asked.queries else " of training"
+            queries = f" of training and {count_words(asked.queries)} queries" if asked.queries else " of training"
             return f"Best for {asked.budget:.3g} FLOPs{queries}"
         case Reach():
-            queries = f", with {number_words(asked.queries)} queries" if asked.queries else ""
+            queries = f", with {count_words(asked.queries)} queries" if asked.queries else ""
             return f"Cheapest for {asked.metric} = {asked.value:g}{queries}"
 
 
 def _iso_table(ways: Ways, iso: IsoQuality) -> Table:
     """N down, inference budgets across, and the D that each pair needs."""
     gain = next((axis for axis in ways.by.law.form.axes if axis in ("beams", "c")), None)
-    across = [f"{SYMBOLS[gain]} = {number_words(value)}" if gain else "D" for value in iso.gains]
+    across = [f"{SYMBOLS[gain]} = {count_words(value)}" if gain else "D" for value in iso.gains]
     table = plain("N", *across, title=f"D that reaches it: {ways.by.title}")
     for row, n in enumerate(iso.n):
         cells = [_needed(iso.d[row, at], iso.lo[row, at], iso.hi[row, at]) for at in range(len(across))]
-        table.add_row(number_words(n), *cells)
+        add(table, count_words(n), *cells)
     return table
 
 
@@ -129,12 +137,13 @@ def _needed(d: float, lo: float, hi: float) -> str:
     if math.isnan(d):
         return "never"
     if math.isnan(lo):
-        return number_words(d)
-    return f"{number_words(d)} [{number_words(lo)}, {'never' if math.isinf(hi) else number_words(hi)}]"
+        return count_words(d)
+    ends = ["never" if math.isinf(end) else count_words(end) for end in (lo, hi)]
+    return f"{count_words(d)} [{', '.join(ends)}]"
 
 
 def _with_band(value: float, band: tuple[float, float] | None) -> str:
-    return number_words(value) + (f" [{number_words(band[0])}, {number_words(band[1])}]" if band else "")
+    return count_words(value) + (f" [{count_words(band[0])}, {count_words(band[1])}]" if band else "")
 
 
 def _gain(values: Mapping[Axis, float], bands: Mapping[Axis, tuple[float, float]]) -> str:
@@ -156,7 +165,8 @@ def _verdict(by: Answering) -> str:
 
 def _notes(reply: Reply, asked: Inquiry) -> list[str]:
     """Verdicts that are no plain yes, edges of what was searched, and where costs come from."""
-    notes = [f"{one.by.title}: {one.by.warning}" for one in reply.answers if one.by.warning]
+    best = [one for one in reply.answers if not isinstance(one, Prediction) or one.is_best]
+    notes = [f"{one.by.title}: {one.by.warning}" for one in best if one.by.warning]
     for one in reply.answers:
         edges = one.optimum.edges if isinstance(one, Plan) else one.likely.edges if isinstance(one, Ways) else ()
         if edges:
@@ -188,87 +198,3 @@ def _cost_lines(costs: Costs, asked: Inquiry) -> list[str]:
 
 def _cost_line(what: str, cost: Cost) -> str:
     return f"{what}: {cost.text} ({cost.basis})"
-
-
-# ---------------------------------------------------------------- JSON
-
-
-def as_json(reply: Reply, asked: Inquiry) -> dict[str, Any]:
-    """Plain values; a number that is not there is null."""
-    return {
-        "question": _question(asked),
-        "answers": [_answer(one) for one in reply.answers],
-        "refused": [{"law": one.title, "reason": one.reason} for one in reply.refused],
-    }
-
-
-def _question(asked: Inquiry) -> dict[str, Any]:
-    match asked:
-        case Predict():
-            return {"predict": dict(asked.point)}
-        case Spend():
-            return {"budget": asked.budget, "queries": asked.queries}
-        case Reach():
-            return {"target": {asked.metric: asked.value}, "queries": asked.queries, "probability": asked.probability}
-
-
-def _answer(one: Answer) -> dict[str, Any]:
-    group = {name: getattr(one.by.finding.group, name) for name in ("corpus", "identifiers", "family")}
-    said: dict[str, Any] = {
-        **group,
-        "law": one.by.title,
-        "metric": one.by.finding.metric,
-        "form": one.by.law.form.name,
-        "axes": list(one.by.law.form.axes),
-        "verdict": one.by.finding.verdict.word,
-        "reason": one.by.finding.verdict.reason,
-        "costs": _costs(one.costs),
-    }
-    match one:
-        case Prediction():
-            return said | _configuration(one.by, one.at) | {"is_best": one.is_best}
-        case Plan():
-            bands = {f"{axis}_interval": list(band) for axis, band in one.optimum.bands.items()}
-            share = {"training_share": one.optimum.training_share, "at_edge": list(one.optimum.edges)}
-            return said | _configuration(one.by, one.optimum.best) | bands | share
-        case Ways():
-            ways = {"by_law": _way(one, one.likely), "with_probability": one.sure and _way(one, one.sure)}
-            return said | ways | {"iso_quality": one.iso and _iso(one.iso)}
-
-
-def _configuration(by: Answering, at: Configuration) -> dict[str, Any]:
-    lo, hi = by.scale.interval(at.lo, at.hi)
-    return {
-        **{str(axis): value for axis, value in at.values.items()},
-        "train_flops": at.train_flops,
-        "infer_flops_per_query": _known(at.infer_flops),
-        "latency_ms": _known(at.latency_ms),
-        "predicted": _known(by.scale.metric_of(at.value)),
-        "predicted_lo": _known(lo),
-        "predicted_hi": _known(hi),
-        "beyond": by.beyond(at.values),
-    }
-
-
-def _way(ways: Ways, way: Cheapest) -> dict[str, Any]:
-    more = {"total_flops": way.total_flops, "probability": _known(way.probability), "at_edge": list(way.edges)}
-    return _configuration(ways.by, way.best) | more
-
-
-def _costs(costs: Costs) -> dict[str, Any]:
-    known = {"training": costs.training, "inference": costs.inference, "latency": costs.latency}
-    return {
-        name: cost
-        and {"formula": cost.text, "basis": cost.basis, "worst_error": cost.worst_error if cost.n_points else None}
-        for name, cost in known.items()
-    }
-
-
-def _iso(iso: IsoQuality) -> dict[str, Any]:
-    table = {"d": iso.d, "d_lo": iso.lo, "d_hi": iso.hi}
-    rows = {name: [[_known(float(value)) for value in row] for row in values] for name, values in table.items()}
-    return {"n": iso.n.tolist(), "budgets": [_known(float(value)) for value in iso.gains], **rows}
-
-
-def _known(value: float) -> float | None:
-    return value if math.isfinite(value) else None
