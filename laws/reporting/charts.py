@@ -187,6 +187,13 @@ def rounds(lo: float, hi: float, most: int = 6) -> list[float]:
     return [round(index * step, 12 - math.floor(math.log10(step))) for index in range(first, last + 1)]
 
 
+def levels(lo: float, hi: float, most: int = 7) -> tuple[float, ...]:
+    """Evenly spaced round values of contours, from just below the range to just above it; two or more."""
+    found = rounds(lo, hi, most) or [lo]
+    step = found[1] - found[0] if len(found) > 1 else max(hi - lo, 0.1 * abs(lo), 1e-9)
+    return (found[0] - step, *found, found[-1] + step)
+
+
 def decades(lo: float, hi: float, most: int = 8) -> list[float]:
     """Powers of ten within the range, with 2 and 5 of each where few fit."""
     first, last = math.ceil(math.log10(lo) - 1e-9), math.floor(math.log10(hi) + 1e-9)
