@@ -199,7 +199,7 @@ def decades(lo: float, hi: float, most: int = 8) -> list[float]:
     first, last = math.ceil(math.log10(lo) - 1e-9), math.floor(math.log10(hi) + 1e-9)
     step = max(1, math.ceil((last - first + 1) / most))
     powers = [10.0**exponent for exponent in range(first, last + 1, step)]
-    if len(powers) > 3:
+    if len(powers) >= 3:
         return powers
     fine = [unit * 10.0**exponent for exponent in range(first - 1, last + 1) for unit in (1, 2, 5)]
     return [value for value in fine if lo * (1 - 1e-9) <= value <= hi * (1 + 1e-9)]
