@@ -14,7 +14,7 @@ from benchmarks.laws.truths import Truth, formula
 from laws.fitting import Options, resampling
 from laws.fitting.descent import minimise
 from laws.fitting.fitter import spread_around
-from laws.fitting.law import ends
+from laws.fitting.law import between
 from laws.fitting.objective import Problem, problem_of
 from laws.fitting.profiles import find_ends
 from laws.fitting.starts import survivors
@@ -146,5 +146,5 @@ def _band(
     rng = np.random.default_rng(options.seed)
     noise = resampling.noise(problem, theta, spread, clusters(points), options.bootstraps, rng)
     drawn = problem.form.value(resampling.refit(problem, theta, spread, noise), u)
-    below, above = np.quantile(drawn, ends(options.interval), axis=0)
+    below, above = between(drawn, options.interval)
     return below, above

@@ -11,6 +11,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
+from numpy.typing import NDArray
 
 from laws.fitting.descent import Pull, minimise
 from laws.fitting.objective import Problem, Rows
@@ -22,11 +23,14 @@ Function = Callable[[Array], tuple[Array, Array]]
 
 _FIRM = 1e4
 """How much stiffer the pull is than the profile itself."""
-_ROUNDS = 14
+_ROUNDS = 24
 _CLOSE = 2e-3
 """An end is found where the root of the cost's rise is within this share of what is allowed."""
 _JUMP = 2.0
 """No coordinate starts further than this from the best fit."""
+_FAR = 5.0
+"""The first guess is not further than this, in logarithms."""
+_SLIGHT = 1e-6
 _GROW = 3.0
 """No guess goes further than this many times the distance of the last."""
 
@@ -48,12 +52,14 @@ def find_ends(problem: Problem, theta: Array, function: Function, spread: Spread
     allowed = spread.allowed(gradient, interval)
     half = np.sqrt(allowed * width2)
     if spread.exact:
-        return Ends(values=best[:, None] + half[:, None] * [-1, 1], open=np.zeros((count, 2), dtype=bool))
+        half = np.where(half < _FAR, half, np.inf)
+        return Ends(values=best[:, None] + half[:, None] * [-1, 1], open=np.isinf(half)[:, None].repeat(2, axis=1))
     which, side = np.repeat(np.arange(count), 2), np.tile([-1.0, 1.0], count)
-    center, limit, strength2 = best[which], np.maximum(allowed[which], 1e-300), _FIRM / width2[which]
+    center, limit = best[which], np.maximum(allowed[which], 1e-300)
+    strength2 = _FIRM * limit / np.minimum(half[which], _FAR) ** 2
     pulled = _Pulled(function=function, which=which)
     inner, outer = np.zeros(2 * count), np.full(2 * count, np.inf)  # distances within, and beyond, what is allowed
-    distance, reached = half[which].copy(), np.zeros(2 * count)
+    distance, reached = np.minimum(half[which], _FAR), np.zeros(2 * count)
     thetas = theta + np.clip((along / width2[:, None])[which] * (side * distance)[:, None], -_JUMP, _JUMP)
     found = np.zeros(2 * count, dtype=bool)
     for _ in range(_ROUNDS):
@@ -74,8 +80,18 @@ def find_ends(problem: Problem, theta: Array, function: Function, spread: Spread
         inner[rows] = np.where(root < 1, np.maximum(inner[rows], gone), inner[rows])
         outer[rows] = np.where(root >= 1, np.minimum(outer[rows], gone), outer[rows])
         distance[rows] = _next(gone, root, steep, inner[rows], outer[rows], distance[rows])
-    values = np.where(found | np.isfinite(outer), center + side * reached, side * np.inf)
-    return Ends(values=values.reshape(count, 2), open=~(found | np.isfinite(outer)).reshape(count, 2))
+    closed = (found | np.isfinite(outer)) & ~_held(problem, thetas, pulled)
+    distance = np.where(found, reached, outer)  # where no value costs just that, the first one found beyond
+    values = np.where(closed, center + side * distance, side * np.inf)
+    return Ends(values=values.reshape(count, 2), open=~closed.reshape(count, 2))
+
+
+def _held(problem: Problem, thetas: Array, pulled: "_Pulled") -> NDArray[np.bool_]:
+    """(rows,) whether a function cannot get out of the box: then it is not the points that end the interval."""
+    gradient = np.abs(pulled.at(np.arange(len(thetas)))(thetas, np.arange(len(thetas)))[1])
+    matters = gradient > _SLIGHT * gradient.max(axis=1, keepdims=True)
+    at_edge = (thetas <= problem.lower + _SLIGHT) | (thetas >= problem.upper - _SLIGHT)
+    return np.asarray((matters & at_edge).any(axis=1))
 
 
 def _next(gone: Array, root: Array, steep: Array, inner: Array, outer: Array, distance: Array) -> Array:

@@ -22,6 +22,8 @@ from laws.points import Points
 
 _ROUNDING = 8 * np.finfo(float).eps
 """Residuals below this share of the values are not told from zero."""
+_NOTHING = 1e-15
+"""A second derivative below this share of the largest is one of zero."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -86,7 +88,7 @@ def spread_of(problem: Problem, theta: Array, runs: NDArray[np.int64]) -> Spread
         bend = float(norm.cdf(problem.delta / noise) - norm.cdf(-problem.delta / noise))
         scores = np.clip(r, -problem.delta, problem.delta)
         variance = float((scores**2).sum() / (count - size)) / bend
-    plain: Array = np.asarray(np.linalg.pinv(bend * (j.T @ j), rcond=1e-15, hermitian=True), dtype=np.float64)
+    plain = inverse(bend * (j.T @ j))
     covariance, freedom = np.asarray(variance * plain, dtype=np.float64), float(count - size)
     if size < groups < count and cost > rounding:
         covariance, freedom = _sandwich(j, scores, plain, bend, runs)
@@ -127,10 +129,19 @@ def _middle(r: Array, size: int) -> float:
     return float(np.median(np.sort(np.abs(r))[size:]) / norm.ppf(0.75))
 
 
+def inverse(normal: Array) -> Array:
+    """(p, p) inverse of a matrix of second derivatives; enormous along what the points say nothing of."""
+    scale = np.sqrt(np.diagonal(normal))
+    scale = np.maximum(scale, _NOTHING * scale.max() + 1e-100)
+    sizes, directions = np.linalg.eigh(normal / np.outer(scale, scale))
+    inverted = directions / np.maximum(sizes, _NOTHING) @ directions.T
+    return np.asarray(inverted / np.outer(scale, scale), dtype=np.float64)
+
+
 def left_out(residuals: Array, leverage: Array, runs: NDArray[np.int64]) -> Array:
     """(points,) residuals as they would be of a fit without the point's own run; `leverage` is (points, points)."""
-    found = np.empty_like(residuals)
-    for run in np.unique(runs):
+    found = residuals / np.maximum(1 - np.diagonal(leverage), 1e-9)  # which is all there is to runs of one point
+    for run in np.flatnonzero(np.bincount(runs) > 1):
         mine = np.flatnonzero(runs == run)
         kept = np.eye(len(mine)) - leverage[np.ix_(mine, mine)]
         found[mine] = np.linalg.lstsq(kept, residuals[mine], rcond=1e-9)[0]
