@@ -24,8 +24,8 @@ from benchmarks.rows import Options, Row, Skipped, as_json, machine, show
 AREAS = {
     "decoding": "benchmarks.decoding",
     "orchestration": "benchmarks.orchestration",
-    "planning": "benchmarks.planning",
     "laws": "benchmarks.laws",
+    "planning": "benchmarks.planning",
 }
 """Modules with `PARTS` and `measure(Options)`, which yields rows and what it skipped; imported when asked for."""
 

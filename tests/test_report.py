@@ -24,9 +24,15 @@ def reported(tmp_path_factory):
     """A results folder after fit_laws.py: both families, a failed trial, baselines."""
     root = tmp_path_factory.mktemp("results")
     trials = [*data.rows(), data.failed("t5-lost", "Diverged: <the> loss is not finite")]
-    data.write(root, trials)
+    spent = [row | {"train_flops": 6.0 * row["n_params"] * row["d_pairs"], **queried(row)} for row in trials]
+    data.write(root, spent)
     assert fit_laws.main([str(root), "--metric", "cgl", "--metric", "hit@10"]) == 0
     return root
+
+
+def queried(row) -> dict:
+    """What a query costs."""
+    return {"infer_flops_per_query": row["n_params"] * (20.0 + 4 * row["beams"])}
 
 
 def plates(reported) -> list[str]:
@@ -75,8 +81,14 @@ def test_figures_are_files_too(reported):
     assert names[".svg"] == names[".png"] == set(plates(reported))
     for family in ("t5", "llama"):
         for law in ("cgl-n", "cgl-d", "cgl-n-d", "hit-10-n", "hit-10-d", "hit-10-beams", "hit-10-n-d"):
-            kinds = ("-slices", "-contours", "-residuals") if law.endswith("n-d") else ("", "-residuals")
-            assert {f"toy-ngram-{law}-{family}{kind}" for kind in kinds} <= names[".svg"]
+            kinds = ("-slices", "-contours") if law.endswith("n-d") else ("",)
+            checks = ("-residuals", "-profiles", "-held-out")
+            assert {f"toy-ngram-{law}-{family}{kind}" for kind in (*kinds, *checks)} <= names[".svg"]
+        plans = ("cgl-n-d", "hit-10-n-d", "hit-10-n-d-beams")
+        kinds = ("allocation", "equal-flops", "frontier")
+        drawn = {f"toy-ngram-{law}-{family}-plan-{kind}" for law in plans for kind in kinds}
+        assert drawn <= names[".svg"]
+        assert f"toy-ngram-hit-10-n-d-beams-{family}-plan-trade-off" in names[".svg"]
     assert {f"toy-ngram-{law}-families" for law in ("cgl-n", "cgl-d", "hit-10-beams")} <= names[".svg"]
 
 
@@ -113,6 +125,10 @@ def test_parquet_holds_what_json_holds(reported):
             name: each["value"] for name, each in fit["parameters"].items()
         }
         assert [point["y"] for point in row["points"]] == law["points"]["y"]
+        assert len(row["comparison"]) == len(law["comparison"])
+        assert [held["error"] for held in row["holdouts"]] == [held["error"] for held in law["holdouts"]]
+        assert [each["objective"] for each in row["profiles"]] == [each["objective"] for each in law["profiles"]]
+        assert json.loads(row["card"] or "null") == law["card"]
     others = json.loads(table.schema.metadata[b"gridlaw"])
     assert others["trials"] == {"done": 128, "failed": 1, "duplicates": 0}
 
@@ -332,7 +348,7 @@ def test_constant_metric_is_no_law(tmp_path, capsys):
     assert fit_laws.main([str(tmp_path), "--metric", "hit@10"]) == 1
     error = capsys.readouterr().err
     assert error.count("\n") == 1
-    assert "no law can be given: the verdict is `no law` on each of the 5 curves" in error
+    assert re.search(r"no law can be given: the verdict is `no law` on each of the \d+ curves", error)
     laws = json.loads((tmp_path / "report" / "laws.json").read_text())["laws"]
     assert {law["verdict"] for law in laws} == {"no law"}
 

@@ -60,7 +60,8 @@ def test_the_theme_reaches_figures(page, report):
     seen = set()
     for dark in (False, True):
         page.show(report, width=1280, dark=dark)
-        page.run(LOOK)
+        page.run("document.querySelector('.plate').scrollIntoView()")
+        page.until("document.querySelector('.live .xtick text') !== null")
         seen.add(page.run("document.querySelector('.live .xtick text').style.fill"))
     assert len(seen) == 2
 

@@ -3,6 +3,7 @@
 import json
 import math
 import re
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -10,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
 
-from laws.reporting import charts, drawn, interactive, palette
+from laws.reporting import charts, drawn, gallery, interactive, palette
 from laws.reporting.charts import Band, Chart, Contours, Dots, Line, Rule
 
 
@@ -151,6 +152,32 @@ def test_ticks_at_values_never_touch(values):
     assert {tick for tick, _ in scale.ticks} <= set(values)
     assert max(values) in {tick for tick, _ in scale.ticks}
     assert (np.diff(at) > math.log(scale.limits[1] / scale.limits[0]) / 7 - 1e-9).all()
+
+
+@given(st.floats(-1e4, 1e4), st.floats(1e-4, 1e4))
+def test_ticks_say_where_they_are(lo, span):
+    scale = charts.plain_scale("loss", (lo, lo + span), is_log=False)
+    written = [float(text.replace("−", "-")) for _, text in scale.ticks]
+    assert np.allclose(written, [tick for tick, _ in scale.ticks], rtol=0, atol=2e-3 * span)
+    assert len({text.partition(".")[2] and len(text.partition(".")[2]) for _, text in scale.ticks}) <= 1
+
+
+@given(st.floats(1e-6, 1e6), st.floats(0, 1e6))
+def test_levels_enclose_their_range(lo, span):
+    found = np.array(charts.levels(lo, lo + span))
+    assert len(found) >= 3
+    assert found[0] < lo * (1 + 1e-9)
+    assert found[-1] > (lo + span) * (1 - 1e-9)
+    assert (np.diff(found) > 0).all()
+
+
+def test_names_of_figures_are_free_and_fit_a_file(chart, tmp_path):
+    hall = gallery.Gallery(tmp_path)
+    names = [hall.hang(replace(chart, name=name)).name for name in ("a", "a", "", "b" * 300, "b" * 299 + "c", "a")]
+    assert names[:3] == ["a", "a-2", "figure"]
+    assert names[5] == "a-3"
+    assert len(set(names)) == 6
+    assert all((tmp_path / f"{name}.png").is_file() for name in names)
 
 
 def test_powers_of_ten_are_written_as_people_do():

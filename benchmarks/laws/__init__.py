@@ -4,14 +4,15 @@ recovery   every form with known parameters under noise, 200 repeats: how often 
 optimum    the fitted objective against the best of 2,000 random starts of scipy's L-BFGS-B, on every form and on the
            published points
 speed      one fit of 240 points and 4,000 bootstraps of it, against L-BFGS-B in the same run
+report     the laws and the report of 1,000 trials
 """
 
 from collections.abc import Iterator
 
-from benchmarks.laws import optimum, recovery, speed
+from benchmarks.laws import optimum, recovery, report, speed
 from benchmarks.rows import Options, Row, Skipped
 
-PARTS = {"recovery": recovery.measure, "optimum": optimum.measure, "speed": speed.measure}
+PARTS = {"recovery": recovery.measure, "optimum": optimum.measure, "speed": speed.measure, "report": report.measure}
 
 
 def measure(options: Options) -> Iterator[Row | Skipped]:

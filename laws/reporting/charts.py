@@ -152,10 +152,15 @@ def plain_scale(title: str, limits: tuple[float, float], factor: float = 1.0, is
         factor: what values are multiplied by where they are written.
     """
     lo, hi = limits
-    found = decades(lo, hi) if is_log and lo > 0 and hi / lo > 30 else rounds(lo, hi)
-    digits = 5
-    ticks = tuple((tick, f"{tick * factor:.{digits}g}".replace("-", "−")) for tick in found)
-    return Scale(title=title, limits=limits, ticks=ticks, is_log=is_log)
+    if is_log and lo > 0 and hi / lo > 30:
+        ticks = [(tick, f"{tick * factor:.5g}") for tick in decades(lo, hi)]
+    else:
+        found = rounds(lo, hi)
+        step = (found[1] - found[0]) * factor if len(found) > 1 else 1.0
+        places = next(count for count in range(16) if abs(round(step, count) - step) < 1e-3 * step)
+        ticks = [(tick, f"{tick * factor + 0.0:.{places}f}") for tick in found]
+    written = tuple((tick, text.replace("-", "−")) for tick, text in ticks)
+    return Scale(title=title, limits=limits, ticks=written, is_log=is_log)
 
 
 def decade_scale(title: str, limits: tuple[float, float], write: Writer) -> Scale:
@@ -182,12 +187,19 @@ def rounds(lo: float, hi: float, most: int = 6) -> list[float]:
     return [round(index * step, 12 - math.floor(math.log10(step))) for index in range(first, last + 1)]
 
 
+def levels(lo: float, hi: float, most: int = 7) -> tuple[float, ...]:
+    """Evenly spaced round values of contours, from just below the range to just above it; two or more."""
+    found = rounds(lo, hi, most) or [lo]
+    step = found[1] - found[0] if len(found) > 1 else max(hi - lo, 0.1 * abs(lo), 1e-9)
+    return (found[0] - step, *found, found[-1] + step)
+
+
 def decades(lo: float, hi: float, most: int = 8) -> list[float]:
     """Powers of ten within the range, with 2 and 5 of each where few fit."""
     first, last = math.ceil(math.log10(lo) - 1e-9), math.floor(math.log10(hi) + 1e-9)
     step = max(1, math.ceil((last - first + 1) / most))
     powers = [10.0**exponent for exponent in range(first, last + 1, step)]
-    if len(powers) > 3:
+    if len(powers) >= 3:
         return powers
     fine = [unit * 10.0**exponent for exponent in range(first - 1, last + 1) for unit in (1, 2, 5)]
     return [value for value in fine if lo * (1 - 1e-9) <= value <= hi * (1 + 1e-9)]

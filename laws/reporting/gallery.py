@@ -1,6 +1,7 @@
 """The figures of a report: each drawn once, as files and for the page."""
 
-from dataclasses import dataclass
+import hashlib
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from markupsafe import Markup
@@ -21,6 +22,10 @@ class Plate:
     """JSON for plotly.js."""
 
 
+LONGEST = 120
+"""Letters of a name: file systems end at 255 bytes."""
+
+
 class Gallery:
     """Draws charts into a folder."""
 
@@ -29,10 +34,8 @@ class Gallery:
         self._names: set[str] = set()
 
     def hang(self, chart: Chart) -> Plate:
-        """Draw it. Raises OSError where it cannot be written, ValueError where the name is taken."""
-        if chart.name in self._names:
-            raise ValueError(f"two figures are called {chart.name}")
-        self._names.add(chart.name)
+        """Draw it. Raises OSError where it cannot be written."""
+        chart = replace(chart, name=self._free(chart.name))
         return Plate(
             name=chart.name,
             title=chart.title,
@@ -40,3 +43,13 @@ class Gallery:
             still=Markup(drawn.save(chart, self._folder)),
             live=Markup(interactive.specification(chart)),
         )
+
+    def _free(self, name: str) -> str:
+        """A name that no figure has yet, and that a file can have: a corpus may be called anything."""
+        if len(name) > LONGEST:
+            name = f"{name[: LONGEST - 9]}-{hashlib.sha256(name.encode()).hexdigest()[:8]}"
+        name = name or "figure"
+        twins = (f"{name}-{count}" for count in range(2, 100_000))
+        found = name if name not in self._names else next(each for each in twins if each not in self._names)
+        self._names.add(found)
+        return found

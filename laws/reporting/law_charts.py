@@ -19,9 +19,9 @@ from laws.reporting.charts import (
     Mark,
     Rule,
     Scale,
+    levels,
     log_spread,
     plain_scale,
-    rounds,
     value_scale,
 )
 from laws.reporting.palette import LAW, POINT, ordered
@@ -149,9 +149,7 @@ def contours(finding: Finding, name: str, limits: tuple[float, float]) -> Chart:
     given = [flat.get(axis, np.full(columns.size, held.get(axis, 0.0))) for axis in finding.form.axes]
     factor, unit = unit_of(limits)
     z = finding.law.predict(given).reshape(columns.shape) * factor
-    levels = rounds(float(points.y.min()) * factor, float(points.y.max()) * factor, 7)
-    step = levels[1] - levels[0] if len(levels) > 1 else 1.0
-    levels = [levels[0] - step, *levels, levels[-1] + step]
+    lines = levels(float(points.y.min()) * factor, float(points.y.max()) * factor)
     about = ", ".join(filter(None, (family_name(finding.group.family), describe({**finding.held, **held}))))
     return Chart(
         name=name,
@@ -160,7 +158,7 @@ def contours(finding: Finding, name: str, limits: tuple[float, float]) -> Chart:
         x=value_scale(AXIS_NAMES["n"], [*points.n, n[0], n[-1]][: len(points)], short, margin=1.6),
         y=value_scale(AXIS_NAMES["d"], points.d, short, margin=1.6),
         marks=(
-            Contours(x=n, y=d, z=z, levels=tuple(levels), name=value_name(finding)),
+            Contours(x=n, y=d, z=z, levels=lines, name=value_name(finding)),
             Dots(x=points.n, y=points.d, shades=points.y * factor, size=7, hover=told(points, finding)),
         ),
         shades=(limits[0] * factor, limits[1] * factor),

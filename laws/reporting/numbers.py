@@ -10,7 +10,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from laws import tuning
-from laws.fitting import Law
+from laws.fitting import Law, Profile
 from laws.planning.planner import Optimum
 from laws.points import Group, label
 from laws.reporting.found import Found
@@ -56,6 +56,13 @@ SCHEMA = pa.schema(
             _records(
                 axis=_TEXT, held=pa.list_(_NUMBER), n_train=_COUNT, n_held=_COUNT, predicted=_NUMBER, measured=_NUMBER,
                 error=_NUMBER, **_ENDS, p=_NUMBER, inside=_YES,
+            ),
+        ),
+        (
+            "profiles",
+            _records(
+                name=_TEXT, values=pa.list_(_NUMBER), objective=pa.list_(_NUMBER), **_ENDS, open_below=_YES,
+                open_above=_YES,
             ),
         ),
         ("structure", pa.struct([("p", _NUMBER), ("share", _NUMBER), ("what", _TEXT), ("lack_of_fit", _NUMBER)])),
@@ -151,6 +158,7 @@ def _law(finding: Finding) -> dict[str, Any]:
         "law": None if finding.law is None else _fit(finding.law),
         "comparison": [_rival(rival) for rival in finding.comparison.rivals] if finding.comparison else [],
         "holdouts": [{**vars(one), "inside": one.inside} for one in finding.holdouts],
+        "profiles": [_profile(one) for one in finding.profiles],
         "structure": vars(finding.structure) if finding.structure else None,
         "card": vars(finding.card) if finding.card else None,
         "chance": points.chance,
@@ -175,6 +183,10 @@ def _fit(law: Law) -> dict[str, Any]:
         "starts_agree": law.agree,
         "limits": list(law.limits),
     }
+
+
+def _profile(one: Profile) -> dict[str, Any]:
+    return {**vars(one), "values": one.values.tolist(), "objective": one.objective.tolist()}
 
 
 def _rival(rival: Rival) -> dict[str, Any]:

@@ -18,10 +18,10 @@ from laws.reporting.charts import (
     Mark,
     Scale,
     decade_scale,
+    levels,
     log_spread,
     plain_scale,
     power_of_ten,
-    rounds,
 )
 from laws.reporting.law_charts import AXIS_NAMES, told, unit_of
 from laws.reporting.palette import LAW, ordered
@@ -43,9 +43,9 @@ def allocation(plan: Plan, name: str) -> Chart:
     columns, rows = np.meshgrid(n, d)
     z = _predict(plan, columns.ravel(), rows.ravel()).reshape(columns.shape)
     factor, unit = unit_of((0.0, float(points.y.max())))
-    levels = rounds(float(z.min()) * factor, float(np.quantile(z, 0.97)) * factor, 9)
+    lines = levels(float(z.min()) * factor, float(np.quantile(z, 0.97)) * factor, 9)
     marks: list[Mark] = [
-        Contours(x=n, y=d, z=z * factor, levels=tuple(levels), name=_label(plan)),
+        Contours(x=n, y=d, z=z * factor, levels=lines, name=_label(plan)),
         *_budget_lines(plan, n, ends["d"]),
         Dots(x=points.n, y=points.d, colour="ink", size=3.2, name="trained", hover=told(points, plan.by.finding)),
         Line(x=_values(best, "n"), y=_values(best, "d"), colour=LAW, width=2.0, name="best for a budget"),
@@ -66,7 +66,7 @@ def allocation(plan: Plan, name: str) -> Chart:
         x=decade_scale(AXIS_NAMES["n"], ends["n"], short),
         y=decade_scale(AXIS_NAMES["d"], ends["d"], short),
         marks=tuple(marks),
-        shades=(levels[0], levels[-1]),
+        shades=(lines[0], lines[-1]),
     )
 
 

@@ -15,6 +15,7 @@ from laws.planning.planner import Optimum
 from laws.planning.quality import frontier, trade_off
 from laws.planning.space import Space, Where
 from laws.points import Group
+from laws.reporting.charts import rounds
 from laws.study import Finding
 
 WORDS = ("supported", "weak")
@@ -23,8 +24,7 @@ BUDGETS = 7
 BEYOND = 100.0
 """The largest budget is so many times that of the largest training."""
 LIFETIMES = 6
-DECADES_A_LIFETIME = 1.0
-TARGETS = 4
+TARGETS = 8
 SIZES, WIDTHS = 48, 24
 """Values of N and of the inference budget among which trade-offs are looked for."""
 
@@ -119,21 +119,28 @@ def _lifetimes(by: Answering, costs: Costs, space: Space, budget: float) -> list
 
 
 def _levels(by: Answering, costs: Costs, space: Space) -> Iterator[Level]:
-    """Lines of equal quality between the worst and the best of the points, and one beyond."""
+    """Lines of equal quality at round values, from that of the median point to somewhat beyond the best."""
     gain = gain_of(by)
     assert gain is not None
-    y = by.law.predict([by.points.axis(axis) for axis in by.law.form.axes])
-    targets = np.quantile(y, np.linspace(0.5, 0.0, TARGETS - 1))
-    floor = by.law[by.law.form.floor]
-    beyond = targets[-1] - 0.25 * (targets[-1] - floor) if floor < targets[-1] else targets[-1] * 0.95
-    measured_n, measured_gain = by.points.n, by.points.axis(gain)
-    n = np.geomspace(measured_n.min() / 10, measured_n.max() * 100, SIZES)
+    n, measured = by.points.n, by.points.axis(gain)
+    sizes = np.geomspace(n.min() / 10, n.max() * 100, SIZES)
     width = space.ranges[gain]
-    gains = np.geomspace(measured_gain.min(), min(width.hi, measured_gain.max() * 10), WIDTHS)
-    for target in (*targets, beyond):
-        level = _level(by, costs, float(target), n, gains, gain)
+    gains = np.geomspace(measured.min(), min(width.hi, measured.max() * 10), WIDTHS)
+    if gain == "beams":
+        gains = np.unique(gains.round())
+    for target in _targets(by):
+        level = _level(by, costs, target, sizes, gains, gain)
         if len(level.n) > 1:
             yield level
+
+
+def _targets(by: Answering) -> list[float]:
+    """Fitted values of round values of the metric."""
+    y = by.law.predict([by.points.axis(axis) for axis in by.law.form.axes])
+    middle, best, floor = float(np.median(y)), float(y.min()), by.law[by.law.form.floor]
+    beyond = best - 0.25 * (best - floor) if floor < best else 0.95 * best
+    ends = sorted(by.scale.metric_of(value) for value in (middle, beyond))
+    return [by.scale.fitted_of(value) for value in rounds(ends[0], ends[1], TARGETS)]
 
 
 def _level(by: Answering, costs: Costs, target: float, n: Array, gains: Array, gain: Axis) -> Level:

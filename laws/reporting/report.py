@@ -103,6 +103,7 @@ def _environment() -> jinja2.Environment:
         "slug": words.slug,
         "sentence": words.sentence,
         "exact": exact,
+        "r2": words.fit_quality,
         "typeset": words.typeset,
         "together_title": together_title,
     }

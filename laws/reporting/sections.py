@@ -119,7 +119,7 @@ def _sweep(
     for group, trials in known.items():
         chart = family_charts.budgets(trials, "hit@10", baselines, slug(f"{name} {names[group]} hit@10 by beams"))
         budgets += [gallery.hang(chart)] if chart is not None else []
-    hall = _Hall(found=found, sweep=name, names=names, gallery=gallery)
+    hall = _Hall(sweep=name, names=names, gallery=gallery)
     return Sweep(
         name=name,
         anchor=slug(name),
@@ -142,7 +142,6 @@ def _by_strength(row: Baseline) -> tuple[float, str]:
 class _Hall:
     """Where the laws of one sweep are hung."""
 
-    found: Found
     sweep: str
     names: Mapping[Group, str]
     gallery: Gallery
@@ -213,7 +212,7 @@ class _Hall:
 
     def _checks(self, best: Finding, file: str) -> Iterable[Chart | None]:
         yield law_charts.residuals(best, slug(f"{file} residuals"))
-        yield trust_charts.profiles(best, self.found.profiles_of(best), slug(f"{file} profiles"))
+        yield trust_charts.profiles(best, slug(f"{file} profiles"))
         if best.holdouts:
             yield trust_charts.hold_outs(best, slug(f"{file} held out"))
 

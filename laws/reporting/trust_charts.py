@@ -1,12 +1,10 @@
 """Charts of how far to trust a law: what it predicts of what was held out, and how sharply its parameters are known."""
 
 import math
-from collections.abc import Sequence
 
 import numpy as np
 
 from laws.fitting import Profile
-from laws.reporting.answers import value_name
 from laws.reporting.charts import Array, Chart, Dots, Line, Mark, Rule, Scale, plain_scale, ratio_scale, spread
 from laws.reporting.palette import CATEGORIES, LAW, POINT, SYMBOLS
 from laws.reporting.words import family_name, greek, number, percent
@@ -70,14 +68,14 @@ def _told(held: HoldOut) -> str:
     return f"{line}<br>measured {number(held.measured)}, error {percent(held.error)}"
 
 
-def profiles(finding: Finding, shown: Sequence[Profile], name: str) -> Chart | None:
+def profiles(finding: Finding, name: str) -> Chart | None:
     """How the misfit rises as each parameter leaves its best value, all others fitted again; None where none is known.
 
     The rise is in units of what the interval allows, so that every curve crosses 1 at the ends of its interval.
     """
     marks: list[Mark] = []
     reach: list[float] = []
-    for index, one in enumerate(shown):
+    for index, one in enumerate(finding.profiles):
         found = _relative(one, one.name in finding.form.signed)
         if found is not None:
             (x, rise, ends), letter = found, greek(one.name)
@@ -96,8 +94,8 @@ def profiles(finding: Finding, shown: Sequence[Profile], name: str) -> Chart | N
     return Chart(
         name=name,
         title=f"Profiles, {family}",
-        alt=f"{finding.title}: how the misfit rises as each of {len(shown)} parameters leaves its best value; a steep "
-        "curve is a parameter that is known well.",
+        alt=f"{finding.title}: how the misfit rises as each of {len(finding.profiles)} parameters leaves its best "
+        "value; a steep curve is a parameter that is known well.",
         x=ratio_scale("value / best value", (1 / widest, widest)),
         y=plain_scale("rise of the misfit", (0.0, HIGHEST), is_log=False),
         marks=(Rule(at=1.0, text=f"{interval} interval", colour="ink", dash="dash"), *marks),

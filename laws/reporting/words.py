@@ -29,6 +29,13 @@ def number(value: float | None, digits: int = 4) -> str:
     return f"{mantissa} × 10{str(int(exponent)).translate(_RAISED)}".replace("-", "−")
 
 
+def fit_quality(r2: float | None) -> str:
+    """R²: with as many digits as tell it from a perfect fit."""
+    if r2 is None or math.isnan(r2) or r2 == 1:
+        return number(r2)
+    return next((text for digits in range(4, 12) if (text := number(r2, digits)) != "1"), "1")
+
+
 def percent(share: float | None, digits: int = 3) -> str:
     """A share of one with its sign: +1.3%; a dash where there is none."""
     if share is None or not math.isfinite(share):
@@ -61,7 +68,9 @@ def formula(text: str) -> Markup:
     for name, letter in GREEK.items():
         text = re.sub(rf"\b{name}\b", letter, text)
     text = re.sub(r"(\d)e([+-]\d+)", lambda found: f"{found[1]} × 10^{int(found[2])}", text)
-    text = re.sub(r"\^\(([^()]*)\)|\^(-?\w+(?:\.\d+)?)", lambda power: f"<sup>{power[1] or power[2]}</sup>", str(escape(text)))
+    text = re.sub(
+        r"\^\(([^()]*)\)|\^(-?\w+(?:\.\d+)?)", lambda power: f"<sup>{power[1] or power[2]}</sup>", str(escape(text))
+    )
     text = re.sub(r"(?<![<\w])-|(?<=\s)-(?=\s)", "−", text)
     return Markup(re.sub(r"\b([A-Ga-cND])\b(?![^<]*>)", r"<i>\1</i>", text))
 

@@ -42,6 +42,7 @@
 
   const specification = (plate) => JSON.parse(plate.parentElement.querySelector("script").textContent);
 
+  const FACE = "system-ui, -apple-system, 'Segoe UI', Roboto, 'Helvetica Neue', Arial, sans-serif";
   const layout = (given, width, legend) => {
     const ink = colour("$ink"), muted = colour("$muted"), line = colour("$line");
     const axis = (each) => ({
@@ -53,13 +54,13 @@
       xaxis: axis(given.xaxis), yaxis: axis(given.yaxis),
       title: { text: `<b>${given.title.text}</b>`, x: 0, xanchor: "left", xref: "container", y: 1, yanchor: "top",
         yref: "container", pad: { t: 6, l: 4 }, font: { size: 13 } },
-      font: { family: "system-ui, -apple-system, 'Segoe UI', Roboto, sans-serif", size: 11.5, color: ink },
+      font: { family: FACE, size: 11.5, color: ink },
       paper_bgcolor: "rgba(0,0,0,0)", plot_bgcolor: "rgba(0,0,0,0)",
       margin: { l: 58, r: 10, t: 30 + legend, b: 46 },
       legend: { orientation: "h", x: 0, xanchor: "left", y: 1, yanchor: "bottom", font: { size: 11.5 },
         tracegroupgap: 0 },
       hovermode: "closest",
-      hoverlabel: { bgcolor: colour("$soft"), bordercolor: line, font: { color: ink, size: 12 }, align: "left" },
+      hoverlabel: { bgcolor: colour("$soft"), bordercolor: line, font: { family: FACE, color: ink, size: 12 }, align: "left" },
       dragmode: matchMedia("(pointer: coarse)").matches ? false : "zoom",
       height: Math.max(300, width * 0.715) + Math.max(legend - LEGEND_ROW, 0),
     };
