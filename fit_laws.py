@@ -133,7 +133,9 @@ def _next(options: argparse.Namespace, fitted: Callable[[], tuple[Tables, list[F
         if options.out is None:
             return ""
         grid = write_grid(candidates, trials, Path(options.out))
-        return f"written {options.out}: grid {grid.name}; next: python run_grid.py {options.out} --dry-run"
+        again = any(one.trains_again for one in candidates.trials if one.trial in trials)
+        more = " --retrain-dropped" if again else ""
+        return f"written {options.out}: grid {grid.name}; next: python run_grid.py {options.out} --dry-run{more}"
 
     try:
         candidates = read_candidates(Path(options.next), results_of(options.folders[0]))

@@ -7,12 +7,12 @@ from pathlib import Path
 import yaml
 
 from orchestrator.cells import Cells
-from orchestrator.estimates import make_estimates
-from orchestrator.forecast import lengths_of
+from orchestrator.forecasting.estimates import make_estimates
+from orchestrator.forecasting.forecast import lengths_of
 from orchestrator.grid import Grid, Loaded, load
-from orchestrator.plan import Plan, failed, finished, read_summary
+from orchestrator.plan import Plan, dropped, failed, finished, read_summary
 from orchestrator.steps import Graph, Trial, recipe_of
-from orchestrator.tuned import expand_tuned
+from orchestrator.tuning.tuned import expand_tuned
 from results.opening import open_store
 from results.store import Store
 from workers.errors import BadInput
@@ -50,6 +50,8 @@ class Candidate:
     is_done: bool
     has_failed: bool
     """Whether a step of it has failed for good."""
+    trains_again: bool
+    """Whether its training is finished and its weights are gone, so that it takes the training once more."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -81,11 +83,13 @@ def read_candidates(path: Path, store: Store) -> Candidates:
         graph = expand_tuned(loaded.grid, store)
     except BadInput as error:
         raise loaded.source.locate(error) from None
+    there = finished(store, graph)
     plan = Plan(
         loaded=loaded,
         graph=graph,
         store=store,
-        finished=finished(store, graph),
+        finished=there,
+        dropped=dropped(store, graph, there),
         summary=read_summary(store, graph),
         failed=failed(store, graph),
     )
@@ -96,7 +100,8 @@ def read_candidates(path: Path, store: Store) -> Candidates:
 
 
 def _candidate(plan: Plan, trial: Trial, flops: Mapping[str, float]) -> Candidate:
-    needed = _needed(plan.graph, trial)
+    needed, is_done = _needed(plan.graph, trial), plan.is_done(trial)
+    left = set() if is_done else needed - (plan.finished - plan.dropped)
     return Candidate(
         **{
             name: getattr(trial, name) for name in ("trial", "corpus", "identifiers", "family", "init", "model", "seed")
@@ -110,9 +115,10 @@ def _candidate(plan: Plan, trial: Trial, flops: Mapping[str, float]) -> Candidat
         is_plain=_is_plain(trial.budget),
         budget=trial.budget.label,
         run=trial.train,
-        steps={key: flops[key] for key in needed if key not in plan.finished},
-        is_done=plan.is_done(trial),
-        has_failed=not plan.failed.keys().isdisjoint(needed - plan.finished),
+        steps={key: flops[key] for key in sorted(left)},
+        is_done=is_done,
+        has_failed=not plan.failed.keys().isdisjoint(left),
+        trains_again=trial.train in left & plan.finished,
     )
 
 

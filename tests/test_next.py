@@ -223,7 +223,8 @@ def finished(tmp_path_factory: pytest.TempPathFactory) -> Path:
             if step.kind == "corpus":
                 sweep_jobs.corpus(step.settings, out=out)
             else:
-                (out / "made").touch()
+                (out / "weights").mkdir()
+                (out / "weights" / "made").touch()
     write_rows(store, "tiny/trials/part.parquet", [_row(one, rng) for one in trials], TRIALS)
     return folder
 
@@ -287,6 +288,25 @@ def test_the_chosen_trials_are_a_grid_that_runs_just_them(
     # the folder of the grid itself stands for the results folder that it lies in
     assert fit_laws.main(["results/tiny", *command[1:], "--cells", "3", "--json"]) == 0
     assert [trial["trial"] for trial in json.loads(capsys.readouterr().out)["trials"]] == chosen
+
+
+def test_a_training_whose_weights_are_gone_is_paid_for_again(swept: Path) -> None:
+    (swept / "wider.yaml").write_text(GRID.replace("[1, 4, 16]", "[1, 4, 16, 64]"))
+    store = LocalStore(root=swept / "results")
+
+    def wider() -> dict[str, Candidate]:
+        trials = read_candidates(swept / "wider.yaml", store).trials
+        return {one.trial: one for one in trials if one.d <= 400 and one.model != "t5-460k" and one.beams == 64}
+
+    kept = wider()
+    assert len(kept) == 12
+    assert all(len(one.steps) == 1 and not one.trains_again for one in kept.values())
+    gone = next(iter(kept.values())).run
+    store.drop("train", gone, ["weights"])
+    for name, one in wider().items():
+        assert one.trains_again == (one.run == gone)
+        assert one.steps.keys() - kept[name].steps.keys() == ({gone} if one.run == gone else set())
+    assert not any(one.steps for one in read_candidates(swept / "grid.yaml", store).trials if one.is_done)
 
 
 def test_what_is_said_of_the_next_trials(swept: Path, capsys: pytest.CaptureFixture[str]) -> None:

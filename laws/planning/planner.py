@@ -21,7 +21,7 @@ from laws.planning.space import Space
 
 SLACK = 1 + 1e-9
 """By which a cost or a target may be missed in floating point."""
-FARTHEST = 1e12
+FARTHEST = 1e18
 """D is looked for up to this multiple of its least."""
 WINDOW, WINDOW_VALUES, WINDOW_BUDGETS = 300.0, 121, 24
 """What is asked of bootstraps is looked for within this factor of the law's own optimum either way, with so many values
