@@ -102,7 +102,7 @@ class Law:
 
 
 def ends(interval: float) -> tuple[float, float]:
-    """The quantiles between which that share lies."""
+    """The quantiles between which a share `interval` lies."""
     return 0.5 - interval / 2, 0.5 + interval / 2
 
 
