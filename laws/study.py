@@ -15,7 +15,7 @@ from laws.trust.card import Card, card
 from laws.trust.comparison import Comparison, Rival, compare
 from laws.trust.holdouts import HoldOut
 from laws.trust.structure import Structure
-from laws.trust.verdict import Verdict, evidence, judge, refused, too_few
+from laws.trust.verdict import Evidence, Verdict, beaten, evidence, judge, refused, too_few
 
 DEFAULT_METRICS = ("cgl", "cgl_published", "nll", "hit@10")
 ALIKE = 1.3
@@ -132,15 +132,18 @@ def _findings(question: Question, options: Options, is_named: bool) -> Iterator[
     quick = replace(options, bootstraps=0, intervals=False)
     fitted = []
     for candidate in question.candidates:
-        points = question.of(candidate.quantity)
+        points, how = question.of(candidate.quantity), options if candidate in told else quick
         if points is not None:
-            fitted.append(_Fitted(candidate=candidate, points=points, law=fit(candidate.form, points, quick)))
+            fitted.append(_Fitted(candidate=candidate, points=points, law=fit(candidate.form, points, how)))
     comparison = compare([(one.law, one.points) for one in fitted])
     best = comparison.best
     for one in fitted:
         is_best = (one.candidate.form, one.candidate.quantity) == (best.form, best.quantity)
-        if is_best or one.candidate in told:
-            yield _judged(question, one, comparison, is_best, options)
+        if one.candidate in told:
+            yield _judged(question, one, comparison, is_best)
+        elif is_best:
+            whole = replace(one, law=fit(one.candidate.form, one.points, options))
+            yield _judged(question, whole, comparison, is_best)
 
 
 def _unfitted(question: Question, candidate: Candidate, verdict: Verdict) -> Finding:
@@ -156,11 +159,16 @@ def _unfitted(question: Question, candidate: Candidate, verdict: Verdict) -> Fin
     )
 
 
-def _judged(question: Question, one: _Fitted, comparison: Comparison, is_best: bool, options: Options) -> Finding:
-    law, points, asked = fit(one.candidate.form, one.points, options), one.points, question.asked
-    early = refused(law, points)
-    is_tested = early is None or (is_best and early.word == "under-determined")
-    tested = evidence(law, points, comparison, question.caveats) if is_tested else None
+def _judged(question: Question, one: _Fitted, comparison: Comparison, is_best: bool) -> Finding:
+    law, points, asked = one.law, one.points, question.asked
+    early, tested = refused(law, points), None
+    if is_best and (early is None or early.word == "under-determined"):
+        tested = evidence(law, points, comparison, question.caveats)
+    elif early is None and beaten(law, points, comparison):
+        # it is not supported whatever hold-outs say, and they cost most of the time
+        tested = Evidence(holdouts=(), structure=None, comparison=comparison, caveats=question.caveats)
+    elif early is None:
+        tested = evidence(law, points, comparison, question.caveats)
     verdict = early or judge(law, points, tested)
     return Finding(
         group=asked.group,

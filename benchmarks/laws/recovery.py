@@ -1,9 +1,9 @@
 """How often the truth lies in the 90% interval, for every form, at several sizes of noise.
 
 Noise is a share of every value; where plain squares are minimised, a share of their mean. A row shows, of the
-parameters that are bounded from both sides, the one whose share is furthest from 90%. With 200 repeats a share of 90% is
-off by 4.2% one time in twenty, so a row outside of 85-95% is measured again with 1,000 other repeats: luck goes, a fault
-stays. A parameter that is open on one side in some repeats is told apart, with its half-open intervals counted.
+parameters that are bounded from both sides, the one whose share is furthest from 90%. With 200 repeats a share of 90%
+is off by 4.2% one time in twenty, so a row outside of 85-95% is measured again with 1,000 other repeats: luck goes, a
+fault stays. A parameter that is open on one side in some repeats is told apart, its half-open intervals counted.
 """
 
 from collections.abc import Iterator
@@ -30,18 +30,18 @@ SHARED = 0.7
 def measure(asked: Asked) -> Iterator[Row | Skipped]:
     """Rows of every form, then of the other losses, then of noise that belongs to training runs."""
     truths = TRUTHS[:2] if asked.quick else TRUTHS
-    count = 20 if asked.quick else REPEATS
+    count = 10 if asked.quick else REPEATS
     for truth in truths:
         yield _exact(truth)
     for truth in truths:
-        yield from _noisy(truth, Options(loss="relative", bootstraps=200), count)
+        yield from _noisy(truth, Options(loss="relative", bootstraps=100), count)
     for loss in ("squared", "huber-log"):
         for truth in truths:
             if truth.name in OTHER_LOSSES:
-                yield from _noisy(truth, Options(loss=loss, bootstraps=200), count)
+                yield from _noisy(truth, Options(loss=loss, bootstraps=100), count)
     for truth in truths:
         if truth.name in OF_RUNS:
-            yield from _noisy(truth, Options(loss="relative", bootstraps=200), count, of_runs=SHARED)
+            yield from _noisy(truth, Options(loss="relative", bootstraps=100), count, of_runs=SHARED)
 
 
 def _exact(truth: Truth) -> Row:

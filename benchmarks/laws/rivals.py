@@ -7,7 +7,7 @@ from laws.fitting.objective import Problem
 from laws.fitting.starts import RANGES
 from laws.forms import Array, Role
 
-_SCREENED, _FINISHED = 300, 40
+_SCREENED, _FINISHED = 100, 40
 """Iterations of every start, and how many of the best then go on until they end."""
 
 
@@ -15,8 +15,8 @@ def cost_and_slope(problem: Problem, theta: Array) -> tuple[float, Array]:
     """The cost and its gradient at one point."""
     residuals, slopes = problem.linearise(theta[None], slice(None))
     slopes = np.clip(slopes, -1e100, 1e100)  # L-BFGS-B tries steps far outside of where values are numbers
-    weight = 1.0 if problem.delta is None else problem.delta / np.maximum(np.abs(residuals[0]), problem.delta)
-    return float(problem.cost(residuals)[0]), 2 * slopes[:, 0] @ (weight * residuals[0])
+    scores = residuals[0] if problem.delta is None else np.clip(residuals[0], -problem.delta, problem.delta)
+    return float(problem.cost(residuals)[0]), 2 * slopes[:, 0] @ np.clip(scores, -1e100, 1e100)
 
 
 def random_starts(problem: Problem, y: Array, count: int, seed: int) -> Array:

@@ -48,7 +48,7 @@ class Truth:
     @property
     def name(self) -> str:
         """As tables call it."""
-        over = " over " + ", ".join(self.form.axes) if len(self.form.axes) == 1 else ""
+        over = f" over {self.form.axes[0]}" if len(self.form.axes) == 1 else " over c" if "c" in self.form.axes else ""
         fitted = ", ceiling fitted" if isinstance(self.form, Bounded) and self.form.ceiling is None else ""
         return f"{self.form.name}{over}{fitted}"
 

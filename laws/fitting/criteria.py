@@ -8,11 +8,15 @@ from scipy.special import erf
 from laws.fitting.descent import minimise
 from laws.fitting.law import LeaveOut
 from laws.fitting.objective import Problem
+from laws.fitting.uncertainty import inverse, left_out
 from laws.forms import Array
 from laws.points import Points
 
 _FEW_CELLS = 40
 """Up to that many distinct points every fit without one of them starts from several places."""
+_MOST_FITS = 500
+_ENOUGH = 1e-7
+"""Share of the cost below which a left-out fit need not be better."""
 
 
 def aicc(problem: Problem, cost: float, parameters: int) -> float:
@@ -49,16 +53,26 @@ def _huber_unlikely(cost: float, count: int, delta: float) -> float:
 def leave_out(
     problem: Problem, points: Points, candidates: Array, theta: Array, cells: NDArray[np.int64]
 ) -> LeaveOut | None:
-    """Leave each distinct point out in turn; every fit starts from where the full one ended, and near it."""
+    """Leave each distinct point out in turn; every fit starts where the full one should go without it.
+
+    With few points also where the full one ended, from other starts too: there a point may decide between valleys. With
+    very many of them several are left out at once.
+    """
+    cells = cells % _MOST_FITS
     count = int(cells.max()) + 1
     if count - 1 < len(theta):
         return None
-    starts = np.concatenate([theta[None], candidates]) if count <= _FEW_CELLS else theta[None]
+    starts = _without(problem, theta, cells)[:, None]
+    if count <= _FEW_CELLS:
+        others = np.concatenate([theta[None], candidates])
+        starts = np.concatenate([starts, np.broadcast_to(others, (count, *others.shape))], axis=1)
     kept = (cells[None, :] != np.arange(count)[:, None]).astype(float)
-    root = (kept * problem.root).repeat(len(starts), axis=0)
-    reached, cost = minimise(problem.of(root=root), np.tile(starts, (count, 1)), tolerance=1e-8)
+    root = (kept * problem.root).repeat(starts.shape[1], axis=0)
+    reached, cost = minimise(
+        problem.of(root=root), starts.reshape(-1, len(theta)), tolerance=_ENOUGH, damping=1e-4, steps=60
+    )
     best = cost.reshape(count, -1).argmin(axis=1)
-    thetas = reached.reshape(count, len(starts), -1)[np.arange(count), best]
+    thetas = reached.reshape(starts.shape)[np.arange(count), best]
     predicted = problem.form.value(thetas, problem.u)[cells, np.arange(len(cells))]
     means = (kept @ points.y / kept.sum(axis=1))[cells]
     return LeaveOut(
@@ -67,6 +81,16 @@ def leave_out(
         predicted=predicted,
         null=means,
     )
+
+
+def _without(problem: Problem, theta: Array, cells: NDArray[np.int64]) -> Array:
+    """(cells, p) where Newton's step goes from `theta` when a cell's points are left out."""
+    residuals, slopes = problem.linearise(theta[None], slice(None))
+    j = slopes[:, 0].T
+    influence = inverse(j.T @ j) @ j.T
+    moves = np.zeros((int(cells.max()) + 1, len(theta)))
+    np.add.at(moves, cells, left_out(residuals[0], j, influence, cells)[:, None] * influence.T)
+    return np.asarray(theta + np.clip(moves, -1, 1))
 
 
 def limits(problem: Problem, theta: Array, y: Array) -> tuple[str, ...]:

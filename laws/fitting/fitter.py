@@ -34,7 +34,7 @@ def fit(form: Form, points: Points, options: Options | None = None) -> Law:
     options = options or Options()
     problem, centre = problem_of(form, points, options)
     rng = np.random.default_rng(options.seed)
-    reached, costs = minimise(problem, survivors(problem, options.starts, rng), tolerance=1e-9)
+    reached, costs = minimise(problem, survivors(problem, options.starts, rng), tolerance=1e-8)
     order = np.argsort(costs)
     polished, ends = minimise(problem, reached[order[:_POLISHED]], tolerance=1e-15, steps=200)
     theta, cost = polished[np.argmin(ends)], float(ends.min())
@@ -101,8 +101,8 @@ def _parameters(
             value=float(values[index]),
             lo=float(lows[index]),
             hi=float(highs[index]),
-            open_below=bool(ends.open[index, 0]),
-            open_above=bool(ends.open[index, 1]),
+            open_below=bool(ends.open[index, 0] or lows[index] == 0),  # an end may be beyond what numbers hold
+            open_above=bool(ends.open[index, 1] or np.isinf(highs[index])),
         )
         for index, name in enumerate(form.parameters)
     )

@@ -90,7 +90,7 @@ class Law:
         """Lower and upper ends (m,) of the interval of the curve; None where there is none."""
         if not len(self.resampled):
             return None
-        lo, hi = np.quantile(self.draws(axes), ends(self.options.interval), axis=0)
+        lo, hi = between(self.draws(axes), self.options.interval)
         return lo, hi
 
     def draws(self, axes: Sequence[Array]) -> Array:
@@ -101,6 +101,7 @@ class Law:
         return log_axes(self.form.axes, axes) - self.centre
 
 
-def ends(interval: float) -> tuple[float, float]:
-    """The two quantiles between which a share `interval` lies."""
-    return 0.5 - interval / 2, 0.5 + interval / 2
+def between(draws: Array, interval: float) -> Array:
+    """(2, ...) the ends between which a share `interval` of further draws is to be expected, from (draws, ...)."""
+    quantiles = np.quantile(draws, (0.5 - interval / 2, 0.5 + interval / 2), axis=0, method="weibull")
+    return np.asarray(quantiles, dtype=np.float64)

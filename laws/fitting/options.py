@@ -22,7 +22,7 @@ class Options:
     """Of Huber's loss."""
     weights: Weights = "equal"
     """`intervals`: a residual counts by the width of its metric's own interval, where there is one."""
-    starts: int = 48
+    starts: int = 32
     """Candidates of the grid that are followed to their minimum."""
     bootstraps: int = 400
     intervals: bool = True

@@ -3,6 +3,7 @@
 import platform
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import cache
 from importlib.metadata import version
 
 import numpy as np
@@ -81,7 +82,7 @@ def card(
         bootstrap=_RESAMPLED[points.draws is not None],
         interval=options.interval,
         seed=options.seed,
-        versions={name: version(name) for name in _PACKAGES} | {"python": platform.python_version()},
+        versions=dict(_versions()),
     )
 
 
@@ -96,6 +97,11 @@ _RESAMPLED = {
     False: "residuals, by training run",
     True: "residuals, by training run, and test queries, the same for all points",
 }
+
+
+@cache
+def _versions() -> tuple[tuple[str, str], ...]:
+    return (*((name, version(name)) for name in _PACKAGES), ("python", platform.python_version()))
 
 
 def _counted(law: Law, points: Points) -> str:

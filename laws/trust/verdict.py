@@ -204,7 +204,7 @@ def _weak(law: Law, points: Points, tested: Evidence) -> Verdict | None:
         *_unpredicted(law, tested),
         *_structured(law, tested.structure),
         *_loose(law),
-        *_beaten(law, points, tested.comparison),
+        *beaten(law, points, tested.comparison),
         *tested.caveats,
     ]
     return Verdict(word="weak", reason="; ".join(doubts)) if doubts else None
@@ -264,7 +264,8 @@ def _loose(law: Law) -> list[str]:
     return doubts
 
 
-def _beaten(law: Law, points: Points, comparison: Comparison | None) -> list[str]:
+def beaten(law: Law, points: Points, comparison: Comparison | None) -> list[str]:
+    """That a rival form is far better, in words; empty where none is."""
     if comparison is None:
         return []
     behind = comparison.of(law.form, points.quantity).aicc - comparison.best.aicc
