@@ -72,7 +72,7 @@ def clusters(points: Points) -> NDArray[np.int64]:
 
 
 def spread_of(problem: Problem, theta: Array, runs: NDArray[np.int64]) -> Spread | None:
-    """The noise around a fit; None where no degree of freedom is left."""
+    """The noise around a fit; None where no degree of freedom is left, but to repeats that are equal."""
     size, count, groups = len(theta), len(problem.u), len(np.unique(runs))
     if count <= size:
         return None
@@ -80,6 +80,8 @@ def spread_of(problem: Problem, theta: Array, runs: NDArray[np.int64]) -> Spread
     r, j = residuals[0], slopes[:, 0].T
     cost = float(problem.cost(residuals)[0])
     rounding = _rounding(problem)
+    if cost <= rounding and len(np.unique(problem.u.round(12), axis=0)) <= size:
+        return None
     if problem.delta is None:
         bend, scores, noise = 1.0, r, float(np.sqrt(max(cost, rounding) / (count - size)))
         variance = noise**2
@@ -138,12 +140,16 @@ def inverse(normal: Array) -> Array:
     return np.asarray(inverted / np.outer(scale, scale), dtype=np.float64)
 
 
-def left_out(residuals: Array, leverage: Array, runs: NDArray[np.int64]) -> Array:
-    """(points,) residuals as they would be of a fit without the point's own run; `leverage` is (points, points)."""
-    found = residuals / np.maximum(1 - np.diagonal(leverage), 1e-9)  # which is all there is to runs of one point
+def left_out(residuals: Array, j: Array, influence: Array, runs: NDArray[np.int64]) -> Array:
+    """(points,) residuals as they would be of a fit without the point's own run.
+
+    `j` (points, p) are slopes, `influence` (p, points) how the coordinates move with the residuals.
+    """
+    own = np.einsum("np,pn->n", j, influence)
+    found = residuals / np.maximum(1 - own, 1e-9)  # which is all there is to runs of one point
     for run in np.flatnonzero(np.bincount(runs) > 1):
         mine = np.flatnonzero(runs == run)
-        kept = np.eye(len(mine)) - leverage[np.ix_(mine, mine)]
+        kept = np.eye(len(mine)) - j[mine] @ influence[:, mine]
         found[mine] = np.linalg.lstsq(kept, residuals[mine], rcond=1e-9)[0]
     return found
 
@@ -151,7 +157,7 @@ def left_out(residuals: Array, leverage: Array, runs: NDArray[np.int64]) -> Arra
 def _sandwich(j: Array, scores: Array, plain: Array, bend: float, runs: NDArray[np.int64]) -> tuple[Array, float]:
     """Covariance over runs, each left out in turn, and its degrees of freedom."""
     count = int(runs.max()) + 1
-    alone = left_out(scores, bend * j @ plain @ j.T, runs)
+    alone = left_out(scores, j, bend * plain @ j.T, runs)
     moves = np.zeros((count, j.shape[1]))
     np.add.at(moves, runs, alone[:, None] * (j @ plain))
     return (count - 1) / count * moves.T @ moves, float(count - 1)
