@@ -3,6 +3,7 @@
 # make test-slow    clusters: over ssh on loopback, by job submit, under a stand-in for SLURM
 # make test-faults  the fault matrix: real sweeps, killed, torn, filled up and shared
 # make cluster-tools  what the tests of clusters need of Debian; they are skipped where it cannot be had
+# make chromium       what the tests of the report's page need of Debian; they are skipped where it cannot be had
 # make env          the environment alone; built again only when pyproject.toml or constraints.txt change
 
 PYTHON ?= python3
@@ -13,7 +14,7 @@ INSTALLED := $(VENV)/.installed
 export OMP_NUM_THREADS ?= 1
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
-.PHONY: env quickstart lint test test-slow test-faults cluster-tools clean
+.PHONY: env quickstart lint test test-slow test-faults cluster-tools chromium clean
 
 env: $(INSTALLED)
 
@@ -49,6 +50,12 @@ cluster-tools:
 		apt-get update -qq && DEBIAN_FRONTEND=noninteractive \
 		apt-get install -y -qq --no-install-recommends openssh-server rsync netcat-openbsd; \
 	else echo "openssh-server, rsync or netcat-openbsd are missing, and only root can install them: no cluster tests"; fi
+
+chromium:
+	@if command -v chromium > /dev/null || command -v google-chrome > /dev/null; then :; \
+	elif [ "$$(id -u)" = 0 ] && command -v apt-get > /dev/null; then \
+		apt-get update -qq && DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends chromium; \
+	else echo "Chromium is missing, and only root can install it: the page is not tested in a browser"; fi
 
 clean:
 	rm -rf $(VENV) gridlaw.egg-info .mypy_cache .ruff_cache .pytest_cache

@@ -52,6 +52,11 @@ def parser() -> argparse.ArgumentParser:
         "--retry-failed", action="store_true", help="try failed steps again, trainings from their last checkpoint"
     )
     mode.add_argument("--restart-failed", action="store_true", help="try failed steps again from nothing")
+    line.add_argument(
+        "--retrain-dropped",
+        action="store_true",
+        help="train again where new evaluations need weights that training.keep_weights: false has removed",
+    )
     line.add_argument("--json", action="store_true", help="with --dry-run or --status: print JSON")
     return line
 
@@ -88,6 +93,7 @@ def main(arguments: list[str] | None = None) -> int:
         mode="plan" if options.dry_run else "status" if options.status else "run",
         json=options.json,
         failed="retry" if options.retry_failed else "restart" if options.restart_failed else "keep",
+        retrain=options.retrain_dropped,
     )
     try:
         return carry_out(request, law=newest_law)

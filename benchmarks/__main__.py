@@ -25,6 +25,7 @@ AREAS = {
     "decoding": "benchmarks.decoding",
     "orchestration": "benchmarks.orchestration",
     "laws": "benchmarks.laws",
+    "planning": "benchmarks.planning",
 }
 """Modules with `PARTS` and `measure(Options)`, which yields rows and what it skipped; imported when asked for."""
 

@@ -12,11 +12,12 @@ from rich.markup import escape
 from rich.table import Table
 from rich.text import Text
 
-from laws import report
 from laws.anyones import Columns, asked_of
 from laws.dashboard import send
 from laws.fitting import Options
 from laws.points import Group, describe, label
+from laws.reporting import report
+from laws.reporting.words import group_name, sweep_name
 from laws.study import Finding, answer, members, study, unasked
 from laws.tables import BadTable, Tables, read_tables
 from results.dashboard import Place
@@ -46,12 +47,7 @@ def run(
         place: where in W&B the report is shown too; what becomes of it there does not change the exit code.
         options: of all fits.
     """
-
-    def read() -> tuple[Tables, list[Finding]]:
-        tables = read_tables(folders)
-        return tables, study(tables, metrics, options)
-
-    return _report(read, out or folders[0], "" if out else "report", place)
+    return _report(lambda: fit_folders(folders, metrics, options), out or folders[0], "" if out else "report", place)
 
 
 def run_table(
@@ -64,14 +60,26 @@ def run_table(
         names: of the forms to fit, see `laws.questions.form_name`; all that its axes allow if empty.
         options: of all fits.
     """
+    folder = out or str(Path(path).with_suffix("")) + "-laws"
+    return _report(lambda: fit_table(path, columns, names, options), folder, "", None)
 
-    def read() -> tuple[Tables, list[Finding]]:
-        findings = [finding for asked in asked_of(path, columns) for finding in answer(asked, options, names)]
-        if not findings:
-            raise BadTable(f"{path}: no form of {', '.join(names)} runs along {', '.join(columns.axes)}")
-        return Tables(folders=(Path(path).name,), trials=(), baselines=(), duplicates=0), findings
 
-    return _report(read, out or str(Path(path).with_suffix("")) + "-laws", "", None)
+def fit_folders(
+    folders: Sequence[str], metrics: Sequence[str], options: Options | None = None
+) -> tuple[Tables, list[Finding]]:
+    """Read and fit. Raises BadTable or OSError."""
+    tables = read_tables(folders)
+    return tables, study(tables, metrics, options)
+
+
+def fit_table(
+    path: str, columns: Columns, names: Sequence[str] = (), options: Options | None = None
+) -> tuple[Tables, list[Finding]]:
+    """Read and fit anybody's table of points. Raises BadTable or OSError."""
+    findings = [finding for asked in asked_of(path, columns) for finding in answer(asked, options, names)]
+    if not findings:
+        raise BadTable(f"{path}: no form of {', '.join(names)} runs along {', '.join(columns.axes)}")
+    return Tables(folders=(Path(path).name,), trials=(), baselines=(), duplicates=0), findings
 
 
 def _report(read: Callable[[], tuple[Tables, list[Finding]]], out: str, below: str, place: Place | None) -> int:
@@ -142,7 +150,7 @@ def _print(console: Console, tables: Tables, findings: Sequence[Finding]) -> Non
     known = members(tables, findings)
     sweeps = list(dict.fromkeys(group.sweep for group in known))
     for sweep in sweeps:
-        name = report.sweep_name(sweep, sweeps)
+        name = sweep_name(sweep, sweeps)
         table = Table(title=escape(name), title_justify="left", box=None, pad_edge=False, title_style="bold")
         columns = ("family", "law", "points", "R²", "verdict", "why")[: None if console.width >= ROOM_FOR_WHY else -1]
         for column in columns:
@@ -152,9 +160,9 @@ def _print(console: Console, tables: Tables, findings: Sequence[Finding]) -> Non
         mine = [finding for finding in findings if finding.group.sweep == sweep]
         for finding in mine:
             if finding.could_be_asked:
-                table.add_row(*_cells(finding, report.group_name(finding.group, known))[: len(columns)])
+                table.add_row(*_cells(finding, group_name(finding.group, known))[: len(columns)])
         console.print(table)
-        for line in unasked(mine, lambda group: report.group_name(group, known)):
+        for line in unasked(mine, lambda group: group_name(group, known)):
             console.print(f"  not asked for: {line}", markup=False, style="dim")
         notes = (f"{label(one.metric, one.points.quantity)}: {note}" for one in mine for note in one.notes)
         for note in dict.fromkeys(notes):

@@ -7,7 +7,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from laws.points import Group, describe, groups, label
-from laws.report import group_name, provenance, sweep_name
+from laws.reporting.provenance import provenance
+from laws.reporting.words import group_name, sweep_name
 from laws.study import Finding
 from laws.tables import Tables
 from results import dashboard

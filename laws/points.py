@@ -70,6 +70,8 @@ class Points:
     train_flops: Array | None = None
     infer_flops: Array | None = None
     """FLOPs of all training, of inference a query; for planning and hold-outs, and not an axis."""
+    latency_ms: Array | None = None
+    """A query; for planning."""
     draws: Array | None = None
     """(points, resamples): y over resampled queries, the same queries for every point."""
     quantity: Quantity = "loss"
@@ -96,7 +98,7 @@ class Points:
     def where(self, mask: NDArray[np.bool_]) -> "Points":
         """The points at which `mask` (points,) is true."""
 
-        names = ("n", "d", "y", "beams", "lo", "hi", "c", "family", "train_flops", "infer_flops", "draws")
+        names = ("n", "d", "y", "beams", "lo", "hi", "c", "family", "train_flops", "infer_flops", "latency_ms", "draws")
         known = {name: values for name in names if (values := getattr(self, name)) is not None}
         return replace(
             self,
@@ -196,6 +198,7 @@ def select(
         infer_flops=flops,
         draws=drawn if drawn is None or is_loss(metric) else 1 - drawn,
         quantity="loss" if is_loss(metric) else "error",
+        latency_ms=None if is_loss(metric) else np.array([trial.latency_ms for trial in rows]),
     )
     return Selection(points=points, notes=tuple(notes))
 

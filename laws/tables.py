@@ -78,6 +78,8 @@ class Trial:
     train_flops: float
     infer_flops: float
     """A query's; NaN where an older table does not say."""
+    latency_ms: float
+    """A query's share of its batch's wall time."""
     measured: dict[str, Measured]
     cgl_chance: float
     cgl_published_chance: float
@@ -267,6 +269,7 @@ def _trial(row: dict[str, Any], grid: str) -> Trial:
         n_embedding=row["n_embedding"],
         train_flops=_number(row["train_flops"]),
         infer_flops=_number(row["infer_flops_per_query"]),
+        latency_ms=_number(row["latency_ms"]),
         measured=_measured(row, (*LOSSES, *METRICS)),
         cgl_chance=_number(row["cgl_chance"]),
         cgl_published_chance=_number(row["cgl_published_chance"]),

@@ -10,11 +10,14 @@ from typing import Any
 
 import pyarrow as pa
 
-from orchestrator import failures, live, plan, rows, tracking, tuned
-from orchestrator.fleet import Fleet
-from orchestrator.jobs import Outcome
-from orchestrator.scheduler import Scheduler, Task
+from orchestrator import plan, rows, tracking
+from orchestrator.running import failures
+from orchestrator.running.fleet import Fleet
+from orchestrator.running.jobs import Outcome
+from orchestrator.running.scheduler import Scheduler, Task
 from orchestrator.steps import Step, Trial
+from orchestrator.tuning import tuned
+from orchestrator.watching import live
 from results import schema, tables
 from results.errors import TornFile
 from results.store import Store

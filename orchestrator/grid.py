@@ -9,7 +9,8 @@ import yaml
 from pydantic import Field, ValidationError
 from pydantic_core import ErrorDetails
 
-from orchestrator import tuning_settings
+from orchestrator import cells, tuning_settings
+from orchestrator.cells import Cells, Point
 from orchestrator.resources import Machines, Resources
 from orchestrator.source import Place, Source, read_source, suggestion
 from orchestrator.tuning_settings import TuningSettings, is_tuned
@@ -70,6 +71,8 @@ class Grid(Settings):
     data: DataSettings
     inference: Axis[Budget]
     seeds: Axis[Seed] = (0,)
+    cells: Axis[Cells] | None = None
+    """Of what the axes span, only these; all of it where left out."""
     training: TrainingSettings = TrainingSettings()
     tuning: TuningSettings | None = None
     """Of the learning rate, before the grid's trainings; they have the ladder's or the given ones where left out."""
@@ -86,11 +89,12 @@ class Grid(Settings):
         return yaml.safe_dump(self.model_dump(mode="json"), sort_keys=False, allow_unicode=True)
 
 
-Point = tuple[AnyIdentifiers, ModelSettings, int, int, Budget]
-
-
 def points(grid: Grid) -> Iterator[Point]:
-    """identifiers x model x D x seed x budget, in the grid's order, without what an `only` leaves out."""
+    """identifiers x model x D x seed x budget, in the grid's order, without what `only` and `cells` leave out."""
+    yield from _spanned(grid) if grid.cells is None else cells.kept(grid.cells, _spanned(grid))
+
+
+def _spanned(grid: Grid) -> Iterator[Point]:
     for identifiers in grid.identifiers:
         only = identifiers.only
         for model in grid.models:
@@ -147,7 +151,9 @@ def load(path: Path, overrides: Sequence[str] = ()) -> Loaded:
     _check_only(grid, source)
     _check_views(grid, source)
     _check_budgets(grid, source)
-    return Loaded(grid=_find_paths(grid, source), source=source)
+    found = _find_paths(grid, source)
+    cells.check(found.cells or (), _spanned(found), source)
+    return Loaded(grid=found, source=source)
 
 
 # ---------------------------------------------------------------- pydantic's errors, in the words of the grid
@@ -166,7 +172,9 @@ def _message(error: ErrorDetails) -> str:
     kind, value, context = error["type"], error["input"], error.get("ctx", {})
     match kind:
         case "extra_forbidden":
-            return "unknown key" + suggestion(error["loc"][-1], _known_keys())
+            return "unknown key" + suggestion(
+                error["loc"][-1], [key for key in _known_keys() if key != error["loc"][-1]]
+            )
         case "missing" | "union_tag_not_found":
             return "is missing"
         case "union_tag_invalid":
@@ -195,7 +203,7 @@ def _short(value: object) -> str:
 
 def _known_keys() -> list[str]:
     """Every key of every block, for suggestions."""
-    blocks: list[type[Settings]] = [Grid, DataSettings, Resources, Machines, Tracking, TuningSettings]
+    blocks: list[type[Settings]] = [Grid, Cells, DataSettings, Resources, Machines, Tracking, TuningSettings]
     known = [*vars(words).values(), *vars(corpus_words).values()]
     blocks += [item for item in known if isinstance(item, type) and issubclass(item, Settings)]
     return sorted({key for block in blocks for key in block.model_fields})

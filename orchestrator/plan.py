@@ -1,5 +1,6 @@
 """What a sweep would do: is the grid possible on its corpus, which steps are finished, which are new."""
 
+import json
 import random
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -10,13 +11,15 @@ from typing import Any
 
 from rich.table import Table
 
-from orchestrator import attempts, failures, jobs, tuned
 from orchestrator.grid import Loaded
+from orchestrator.keys import RECIPES
 from orchestrator.rows import read_json
-from orchestrator.steps import RECIPES, Graph, Step, Trial
+from orchestrator.running import attempts, failures, jobs
+from orchestrator.steps import Graph, Step, Trial
+from orchestrator.tuning import tuned
 from results.errors import first_line
 from results.leases import Leases
-from results.store import Store
+from results.store import DROPPED, Store
 from workers import corpus as corpora
 from workers import identifiers as identifier_kinds
 from workers.errors import BadInput
@@ -36,6 +39,8 @@ class Plan:
     """Steps that have failed for good before, with the record of it."""
     read_now: bool = False
     """Whether the corpus was read for this plan: the step is finished, and was not before."""
+    dropped: frozenset[str] = frozenset()
+    """Finished trainings that new evaluations need, and whose weights are gone (`training.keep_weights: false`)."""
     goals: frozenset[str] | None = None
     """Steps that are wanted; those that rows are made of where left out."""
 
@@ -87,11 +92,13 @@ def make_plan(
         check_held_out(loaded, summary)
         check_capacity(loaded, summary, store.fetch("corpus", graph.corpus))
         tuned.check(loaded, summary, store.fetch("corpus", graph.corpus))
+    there = finished(store, graph)
     return Plan(
         loaded=loaded,
         graph=graph,
         store=store,
-        finished=finished(store, graph),
+        finished=there,
+        dropped=dropped(store, graph, there),
         summary=summary,
         failed=failed(store, graph),
         read_now=reads,
@@ -132,6 +139,42 @@ def finished(store: Store, graph: Graph) -> frozenset[str]:
     """Keys of the graph's finished steps, by one scan a kind."""
     there = frozenset[str]().union(*(store.finished(kind) for kind in RECIPES))
     return there & graph.steps.keys()
+
+
+def dropped(store: Store, graph: Graph, there: frozenset[str]) -> frozenset[str]:
+    """Of the trainings that are there, those without weights that an evaluation which is not there would need."""
+    own = ((trial.train, key) for trial in graph.trials for key in (trial.score, trial.search))
+    needed = {train for train, key in own if key not in there} & there
+    return frozenset(train for train in needed if "weights" in _dropped(store, train))
+
+
+def _dropped(store: Store, train: str) -> list[str]:
+    names: list[str] = json.loads(store.peek("train", train, DROPPED) or b"[]")
+    return names
+
+
+def check_weights(plan: Plan) -> None:
+    """Raises BadInput where evaluations need weights that were dropped."""
+    if plan.dropped:
+        count = len(plan.dropped)
+        what = (
+            f"the weights of {count} finished trainings are" if count > 1 else "the weights of a finished training are"
+        )
+        raise plan.loaded.source.error(
+            ("training", "keep_weights"),
+            f"{what} gone, and new evaluations need them; --retrain-dropped trains again for them",
+        )
+
+
+def reopen(plan: Plan) -> Plan:
+    """The plan in which trainings whose weights are missing are done again, by whichever driver is first."""
+    with Leases(plan.store) as leases:
+        for key in plan.dropped:
+            if leases.take("train", key):
+                if "weights" in _dropped(plan.store, key):
+                    plan.store.reopen("train", key)
+                leases.release("train", key)
+    return replace(plan, finished=plan.finished - plan.dropped, dropped=frozenset())
 
 
 def failed(store: Store, graph: Graph) -> dict[str, dict[str, Any]]:

@@ -9,12 +9,9 @@ from datetime import datetime
 from pathlib import PurePosixPath
 from typing import Any
 
-import pyarrow as pa
-import pyarrow.parquet as pq
-
-from orchestrator import attempts
+from orchestrator.running import attempts
 from orchestrator.steps import Graph, Trial, recipe_of
-from results import schema, tables
+from results import parquet, schema, tables
 from results.errors import TornFile
 from results.store import Store
 from workers.settings import Budget, ScoreJob, SearchJob
@@ -217,7 +214,7 @@ def _write_queries(store: Store, grid: str, trial: Trial, there: Mapping[str, st
     merged: dict[str, dict[str, Any]] = {}
     for kind in kinds:
         content = _file(store, kind, there[kind], "queries.parquet")
-        for row in pq.read_table(pa.BufferReader(content)).to_pylist():
+        for row in parquet.from_bytes(content).to_pylist():
             merged.setdefault(row["query"], {"trial": trial.trial}).update(row)
     rows = [merged[query] for query in sorted(merged)]
     tables.write_rows(store, part(grid, "queries", trial.trial), rows, schema.QUERIES)

@@ -29,6 +29,8 @@ LISTS: tuple[tuple[str, ...], ...] = (
     ("corpus", "packages"),
     ("tuning", "batch"),
     ("tuning", "models"),
+    ("cells",),
+    *(("cells", "*", axis) for axis in ("identifiers", "models", "pairs", "seeds", "budgets")),
     ("identifiers", "*", "pairs"),
     ("identifiers", "*", "only", "models"),
     ("identifiers", "*", "only", "pairs"),

@@ -13,21 +13,25 @@ from typing import Literal
 
 from rich.console import Console
 
-from orchestrator import console, failures, forecast, jobs, live, plan, plan_view, status, tracking, tuned
+from orchestrator import plan, tracking
 from orchestrator.books import Books, reader_of_trainings
-from orchestrator.driving import Drive, Pool, Watch
-from orchestrator.estimates import Estimates, ranks
-from orchestrator.fitting import may_halve
-from orchestrator.fleet import Fleet
+from orchestrator.forecasting import forecast
+from orchestrator.forecasting.estimates import Estimates, ranks
 from orchestrator.grid import Loaded, load
-from orchestrator.interruption import Interruption
-from orchestrator.ledger import StoreLedger, failure
 from orchestrator.nodes import Demand, Node, describe_demand, describe_nodes
-from orchestrator.placement import demands
-from orchestrator.progress import Progress
+from orchestrator.placing.placement import demands
 from orchestrator.resources import nodes_of
-from orchestrator.scheduler import Scheduler
+from orchestrator.running import failures, jobs
+from orchestrator.running.driving import Drive, Pool, Watch
+from orchestrator.running.fitting import may_halve
+from orchestrator.running.fleet import Fleet
+from orchestrator.running.interruption import Interruption
+from orchestrator.running.ledger import StoreLedger, failure
+from orchestrator.running.scheduler import Scheduler
 from orchestrator.steps import Step
+from orchestrator.tuning import tuned
+from orchestrator.watching import console, live, plan_view, status
+from orchestrator.watching.progress import Progress
 from results.errors import BadAddress
 from results.leases import Leases
 from results.opening import open_store
@@ -52,6 +56,8 @@ class Request:
     json: bool = False
     failed: Literal["keep", "retry", "restart"] = "keep"
     """What becomes of steps that have failed before: nothing, or another try, from their last checkpoint or anew."""
+    retrain: bool = False
+    """Whether to train again where new evaluations need weights that were dropped."""
 
 
 Law = Callable[[str], str]
@@ -91,15 +97,23 @@ def _carry_out(request: Request, loaded: Loaded, table: jobs.Jobs, law: Law) -> 
     say = partial(out.print, soft_wrap=True)
     made = plan.make_plan(loaded, desk, fetch=request.mode == "run", say=say)
     if request.mode == "plan":
-        return _show_plan(made, request.json)
+        return _show_plan(made, request)
+    made = _with_weights(made, request)
     if request.failed != "keep":
         made = plan.forgive(made, restart=request.failed == "restart")
     if undone := [step for step in tuned.studies(made.graph) if step.key not in made.finished | made.failed.keys()]:
         if not tune(made, undone, desk, out):
             say(f"stopped: {RESUME}")
             return INTERRUPTED
-        made = plan.make_plan(loaded, desk, fetch=True)  # with what the studies have found
+        made = _with_weights(plan.make_plan(loaded, desk, fetch=True), request)  # with what the studies have found
     return run(made, desk, out, law)
+
+
+def _with_weights(made: plan.Plan, request: Request) -> plan.Plan:
+    """The plan, once it is sure that every evaluation will have weights. Raises BadInput."""
+    made = plan.reopen(made) if request.retrain else made
+    plan.check_weights(made)
+    return made
 
 
 def tune(made: plan.Plan, studies: Sequence[Step], desk: jobs.Desk, out: Console) -> bool:
@@ -107,8 +121,8 @@ def tune(made: plan.Plan, studies: Sequence[Step], desk: jobs.Desk, out: Console
 
     All else comes after: what a training is depends on what its study has found. What fails is in the store.
     """
-    from orchestrator import tuning
     from orchestrator.cluster import connected
+    from orchestrator.tuning import tuner
 
     grid, say = made.loaded.grid, partial(out.print, soft_wrap=True)
     prepare = replace(made, goals=frozenset(key for step in studies for _, key in step.needs))
@@ -120,10 +134,10 @@ def tune(made: plan.Plan, studies: Sequence[Step], desk: jobs.Desk, out: Console
         nodes, needed = machine.pool.nodes(), machine.demands
     with connected(grid.resources), Leases(made.store) as leases, Interruption() as asked:
         benches = {
-            step.key: tuning.Bench(
+            step.key: tuner.Bench(
                 desk=desk,
                 demand=needed[step.key],
-                slots=tuning.slots(needed[step.key], nodes, grid.resources.workers),
+                slots=tuner.slots(needed[step.key], nodes, grid.resources.workers),
                 max_failures=grid.resources.max_attempts - 1,
                 stop=asked,
                 say=say,
@@ -132,7 +146,7 @@ def tune(made: plan.Plan, studies: Sequence[Step], desk: jobs.Desk, out: Console
         }
         places = enumerate(studies, start=1)
         names = {step.key: f"[{n}/{len(studies)}] {console.describe(made.graph, step)}" for n, step in places}
-        tuning.tune_all(studies, names, benches, StoreLedger(store=made.store, leases=leases))
+        tuner.tune_all(studies, names, benches, StoreLedger(store=made.store, leases=leases))
         return not asked()
 
 
@@ -145,9 +159,12 @@ def _show_status(loaded: Loaded, store: Store, as_json: bool) -> int:
     return 0
 
 
-def _show_plan(made: plan.Plan, as_json: bool) -> int:
+def _show_plan(made: plan.Plan, request: Request) -> int:
+    if request.retrain:
+        made = replace(made, finished=made.finished - made.dropped, dropped=frozenset())
+    plan.check_weights(made)
     foreseen = forecast.forecast(made, forecast.nodes_for(made))
-    if as_json:
+    if request.json:
         print(json.dumps(plan_view.as_json(made, foreseen), indent=1))
     else:
         plan_view.show(made, foreseen, console.make_console())

@@ -90,7 +90,7 @@ def _start(pid: int) -> str:
     return "" if fields[0] in "ZX" else fields[19]
 
 
-class Watch:
+class Observer:
     """What one observer knows of the drivers of a results folder. Reads only."""
 
     def __init__(self, store: Store, clock: Callable[[], float] = time.monotonic) -> None:
@@ -136,14 +136,14 @@ class Watch:
 
 def living(store: Store, patience: float = 1.5 * BEAT_SECONDS) -> list[Driver]:
     """The drivers alive: on this machine by their process, on others if they beat within `patience` seconds."""
-    watch = Watch(store)
-    drivers = watch.drivers()
+    observer = Observer(store)
+    drivers = observer.drivers()
     here = _place()
-    waiting = {driver.id: watch.look(driver.id) for driver in drivers if driver.place != here or not here}
+    waiting = {driver.id: observer.look(driver.id) for driver in drivers if driver.place != here or not here}
     until = time.monotonic() + patience
     while waiting and time.monotonic() < until:
         time.sleep(0.25)
-        waiting = {driver: beat for driver, beat in waiting.items() if watch.look(driver) == beat}
+        waiting = {driver: beat for driver, beat in waiting.items() if observer.look(driver) == beat}
     return [driver for driver in drivers if driver.id not in waiting]
 
 
@@ -166,7 +166,7 @@ class Leases:
     ) -> None:
         self.driver = driver or this_driver()
         self._store, self._clock = store, clock
-        self._watch = Watch(store, clock)
+        self._observer = Observer(store, clock)
         self._held: dict[tuple[str, str], str] = {}
         """(kind, key) -> the name of the claim."""
         self._claims = 0
@@ -187,11 +187,6 @@ class Leases:
         self._thread.join()
         with suppress(OSError):  # what cannot be told is found out a minute later
             self.leave()
-
-    @property
-    def is_lost(self) -> bool:
-        """Whether others have declared this driver dead: whatever it did may be done by them now."""
-        return self._lost
 
     # ------------------------------------------------------------ heartbeat
 
@@ -229,7 +224,7 @@ class Leases:
                 driver, _, end = name.partition(".")
                 if driver == self.driver.id or name.startswith("."):
                     continue
-                if not end and self._watch.is_dead(driver):
+                if not end and self._observer.is_dead(driver):
                     self._bury(driver)
                 elif f".{end}" == DEAD:
                     self._forget(driver)
@@ -242,7 +237,7 @@ class Leases:
 
     def _bury(self, driver: str) -> None:
         """Remove a dead driver's claims and its heartbeat; one that may wake again finds a note of it."""
-        known = _parsed(self._watch.look(driver))
+        known = _parsed(self._observer.look(driver))
         if known is None or not known.is_gone:
             self._store.create(f"{DRIVERS}/{driver}{DEAD}")
         for claim in self._claims_of(driver):
@@ -251,7 +246,7 @@ class Leases:
 
     def _forget(self, driver: str) -> None:
         """Remove the note of a death that is long past."""
-        if self._watch.look(driver) is None and self._watch.stood(driver) >= BURIED_SECONDS:
+        if self._observer.look(driver) is None and self._observer.stood(driver) >= BURIED_SECONDS:
             self._store.delete(f"{DRIVERS}/{driver}{DEAD}")
 
     def leave(self) -> None:
@@ -303,7 +298,7 @@ class Leases:
             of, driver, _ = name.split(".")
             if of != key or driver == self.driver.id:
                 continue
-            if not self._watch.is_dead(driver):
+            if not self._observer.is_dead(driver):
                 return True
             self._bury(driver)
         return False
@@ -320,4 +315,4 @@ class Leases:
 
     def holders(self, kind: str) -> dict[str, str]:
         """Key -> driver of the steps that living drivers do, this one among them."""
-        return self._watch.holders(kind)
+        return self._observer.holders(kind)

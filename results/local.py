@@ -196,6 +196,14 @@ class LocalStore(Store):
             else:
                 path.unlink(missing_ok=True)
 
+    def reopen(self, kind: str, key: str) -> None:
+        final = self._final(kind, key)
+        leaving = final.with_name(f".{key}.reopened")  # to be finished and half removed is nothing that a step may be
+        files.remove(leaving)
+        with suppress(FileNotFoundError):
+            final.rename(leaving)
+        files.remove(leaving)
+
     # ------------------------------------------------------------ files by name
 
     def read_bytes(self, name: str) -> bytes:

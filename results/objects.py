@@ -10,7 +10,6 @@ files of one are deleted only when a later one has finished, so of several `done
 Steps are worked on, and fetched to, in a scratch folder of the machine.
 """
 
-import fcntl
 import hashlib
 import json
 import os
@@ -24,6 +23,7 @@ from pathlib import Path
 from typing import Any
 
 from results import files
+from results.caching import Cache
 from results.errors import LostLease, TornFile
 from results.keeping import Keeper, Kept
 from results.remote import Address, Remote
@@ -145,55 +145,43 @@ class ObjectStore(Store):
 
     # ------------------------------------------------------------ fetching
 
-    def _cache(self, kind: str, key: str) -> Path:
-        return self._here / "cache" / kind / key
+    @cached_property
+    def _cache(self) -> Cache:
+        return Cache(self._here / "cache")
 
     def _cached(self, kind: str, key: str) -> Path | None:
-        """The copy of a finished step on this machine, if it has every file in the size that was recorded."""
-        folder = self._cache(kind, key)
-        try:
-            sizes: dict[str, int] = files.read_json(_record(folder))
-            whole = all((folder / name).stat().st_size == size for name, size in sizes.items())
-        except (OSError, ValueError):
+        """The copy of a finished step on this machine, if it is whole; nobody is asked whether it still is what it was.
+
+        But for one that lacks what was dropped: since then the step may have been done again.
+        """
+        sizes = self._cache.sizes(kind, key)
+        if sizes is None or (DROPPED in sizes and (self._marker(kind, key) or ("", {}))[1] != sizes):
             return None
-        return folder if whole else None
+        return self._cache.folder(kind, key)
 
     def fetch(self, kind: str, key: str) -> Path:
         if (folder := self._cached(kind, key)) is not None:
             return folder
-        folder = self._cache(kind, key)
-        folder.parent.mkdir(parents=True, exist_ok=True)
-        with _locked(folder.with_name(f"{key}.lock")):  # one process of the machine downloads, the others wait
+        with self._cache.changing(kind, key) as new:
             if self._cached(kind, key) is None:
                 try:
-                    self._download(kind, key, folder)
+                    self._download(kind, key, new)
                 except (FileNotFoundError, TornFile):  # parts of it were dropped meanwhile
-                    self._download(kind, key, folder)
-        return folder
+                    self._download(kind, key, new)
+        return self._cache.folder(kind, key)
 
-    def _download(self, kind: str, key: str, folder: Path) -> None:
+    def _download(self, kind: str, key: str, new: Path) -> None:
         marker = self._marker(kind, key)
         if marker is None:
             raise FileNotFoundError(f"{self.shown(_done(kind, key))}: no such finished step")
         attempt, sizes = marker
-        new = folder.with_name(f"{key}.new")
         files.remove(new)
         got = self._download_all(kind, key, {name: f"{attempt}/{name}" for name in sizes}, new)
         for name, size in sizes.items():
             if got[name] != size:
                 where = self.shown(f"{_files(kind, key)}/{attempt}/{name}")
                 raise TornFile(f"{where}: has {got[name]} bytes, not the {size} that were written")
-        self._install(new, folder, sizes)
-
-    def _install(self, new: Path, folder: Path, sizes: dict[str, int]) -> None:
-        """Make a whole folder the machine's copy; the record of its sizes comes last."""
-        _record(folder).unlink(missing_ok=True)
-        if folder.exists():
-            bad = folder.with_name(f"{folder.name}.{os.getpid()}.bad")
-            folder.rename(bad)
-            files.remove(bad)
-        new.rename(folder)
-        files.write_json(_record(folder), sizes)
+        self._cache.install(new, kind, key, sizes)
 
     def _download_all(self, kind: str, key: str, places: dict[str, str], folder: Path) -> dict[str, int]:
         """Name -> bytes of the files that were downloaded into the folder."""
@@ -290,11 +278,8 @@ class ObjectStore(Store):
         self._check(kind, key, attempt)
         marker = json.dumps({"files": sizes}, sort_keys=True).encode()
         self._remote.write(f"{_done(kind, key)}/{attempt}.json", marker)
-        with suppress(OSError):
-            cached = self._cache(kind, key)
-            cached.parent.mkdir(parents=True, exist_ok=True)
-            with _locked(cached.with_name(f"{key}.lock")):
-                self._install(keeper.folder, cached, sizes)
+        with suppress(OSError), self._cache.changing(kind, key):
+            self._cache.install(keeper.folder, kind, key, sizes)
         with suppress(OSError):
             for name in self._remote.below(_files(kind, key)):
                 of, _, rest = name.partition("/")
@@ -350,8 +335,13 @@ class ObjectStore(Store):
         self._remote.write(f"{_done(kind, key)}/{attempt}.json", json.dumps({"files": left}, sort_keys=True).encode())
         for name in gone:
             self._remote.delete(f"{base}/{name}")
-        _record(self._cache(kind, key)).unlink(missing_ok=True)
-        files.remove(self._cache(kind, key))
+        self._cache.forget(kind, key)
+
+    def reopen(self, kind: str, key: str) -> None:
+        self._remote.delete_below(_done(kind, key))  # first: from here on it is not finished
+        self._remote.delete_below(_begun(kind, key))
+        self._remote.delete_below(_files(kind, key))
+        self._cache.forget(kind, key)
 
     # ------------------------------------------------------------ files by name
 
@@ -390,20 +380,7 @@ def _failed(kind: str, key: str) -> str:
     return f"{STEPS}/{kind}/failed/{key}.json"
 
 
-def _record(folder: Path) -> Path:
-    """Beside a copy of a finished step: the sizes of its files."""
-    return folder.with_name(f"{folder.name}.json")
-
-
 def _next(before: tuple[str, dict[str, Any]] | None, owner: str) -> str:
     """Name of an attempt after another one."""
     number = int(before[0].partition("-")[0]) + 1 if before else 1
     return f"{number:06d}-{owner}"
-
-
-@contextmanager
-def _locked(path: Path) -> Iterator[None]:
-    """One process of this machine at a time; the lock goes with the process."""
-    with path.open("a") as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)
-        yield

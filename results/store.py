@@ -9,7 +9,6 @@ A step becomes visible whole or not at all, so what is there is finished. There 
 folder is how a sweep resumes. Nothing here is ever read with pickle.
 """
 
-import io
 import re
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
@@ -18,8 +17,8 @@ from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
-import pyarrow.parquet as pq
 
+from results import parquet
 from results.errors import TornFile, first_line
 
 STEPS, LEASES, DRIVERS = "steps", "leases", "drivers"
@@ -139,6 +138,10 @@ class Store(ABC):
     def drop(self, kind: str, key: str, names: Sequence[str]) -> None:
         """Remove files or folders of a finished step, such as weights; a note (`DROPPED`) says that they were there."""
 
+    @abstractmethod
+    def reopen(self, kind: str, key: str) -> None:
+        """Let a finished step be done again, from nothing. Whoever calls this holds its lease."""
+
     # ------------------------------------------------------------ files by name, such as `squad/trials/x.parquet`
 
     @abstractmethod
@@ -175,14 +178,12 @@ class Store(ABC):
 
     def write_table(self, name: str, table: pa.Table) -> None:
         """One Parquet part, whole or not at all."""
-        content = io.BytesIO()
-        pq.write_table(table, content)
-        self.write_bytes(name, content.getvalue())
+        self.write_bytes(name, parquet.to_bytes(table))
 
     def read_table(self, name: str, columns: Sequence[str] | None = None) -> pa.Table:
         """One Parquet part, with its own columns or some of them. Raises FileNotFoundError or TornFile."""
         content = self.read_bytes(name)
         try:
-            return pq.ParquetFile(pa.BufferReader(content)).read(columns=columns)
+            return parquet.from_bytes(content, columns)
         except (OSError, pa.ArrowException) as error:  # the bytes are here, so it is they that are wrong
             raise TornFile(f"{self.shown(name)}: not a readable Parquet file ({first_line(error)})") from None

@@ -6,11 +6,11 @@ from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
-from orchestrator.driving import Event
-from orchestrator.fleet import Fleet, Worker
-from orchestrator.jobs import Outcome
 from orchestrator.nodes import Demand, Node
-from orchestrator.scheduler import Scheduler, Task
+from orchestrator.running.driving import Event
+from orchestrator.running.fleet import Fleet, Worker
+from orchestrator.running.jobs import Outcome
+from orchestrator.running.scheduler import Scheduler, Task
 from orchestrator.steps import Step
 from workers.settings import Budget
 

@@ -9,14 +9,14 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from orchestrator.console import describe
-from orchestrator.estimates import make_estimates
+from orchestrator.forecasting.estimates import make_estimates
 from orchestrator.grid import Grid, load
-from orchestrator.jobs import Outcome
-from orchestrator.lengths import Lengths
 from orchestrator.nodes import Node
-from orchestrator.progress import Progress
+from orchestrator.placing.lengths import Lengths
+from orchestrator.running.jobs import Outcome
 from orchestrator.steps import Graph, Step, expand
+from orchestrator.watching.console import describe
+from orchestrator.watching.progress import Progress
 from workers.settings import EmbeddingsJob, IdentifiersJob
 
 HERE = Path(__file__).parent

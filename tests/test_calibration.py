@@ -3,10 +3,10 @@
 import numpy as np
 import pytest
 
-from orchestrator.calibration import Calibration, Measured
+from orchestrator.forecasting.calibration import Calibration, Measured
+from orchestrator.forecasting.rates import TERMS, Parts, parts
+from orchestrator.forecasting.work import Work
 from orchestrator.nodes import Demand
-from orchestrator.rates import TERMS, Parts, parts
-from orchestrator.work import Work
 
 ALONE = Demand()
 

@@ -16,7 +16,7 @@ from deepspeed.runtime.fp16.loss_scaler import LossScaler
 from safetensors.torch import save_file
 from test_training import job, losses, run, weights
 
-from orchestrator import failures
+from orchestrator.running import failures
 from workers import checkpoints, training
 from workers.errors import Diverged, storage_trouble
 from workers.settings import TrainJob

@@ -19,7 +19,8 @@ import psutil
 import pytest
 from clusters import PROJECT, Machine
 
-from results import schema, store
+from results import schema, tables
+from results.local import LocalStore
 
 pytestmark = [pytest.mark.cluster, pytest.mark.slow]
 
@@ -67,7 +68,7 @@ def call(command: list[str], environment: dict[str, str], cwd: Path = PROJECT) -
 
 
 def trials(results: Path) -> list[dict[str, Any]]:
-    return store.read_parts(sorted((results / "smoke" / "trials").glob("*.parquet")), schema.TRIALS).to_pylist()
+    return tables.read_rows(LocalStore(root=results), "smoke/trials", schema.TRIALS).to_pylist()
 
 
 @pytest.fixture

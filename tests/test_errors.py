@@ -12,7 +12,7 @@ import torch
 from conftest import Steps
 from test_training import job
 
-from orchestrator import failures
+from orchestrator.running import failures
 from workers.errors import BadInput, Diverged, Interrupted
 from workers.settings import ModelSettings
 
@@ -109,7 +109,7 @@ def test_what_libraries_really_raise_when_a_disk_is_full(tmp_path: Path) -> None
 TRAINING = """
 import resource, sys
 from pathlib import Path
-from orchestrator import failures
+from orchestrator.running import failures
 from workers import training
 from workers.settings import TrainJob
 

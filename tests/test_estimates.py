@@ -8,16 +8,16 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from orchestrator.disk import Footprint, footprints, peak
-from orchestrator.estimates import Estimates, make_estimates
+from orchestrator.forecasting.disk import Footprint, footprints, peak
+from orchestrator.forecasting.estimates import Estimates, make_estimates
+from orchestrator.forecasting.rates import TERMS, parts, peak_flops
+from orchestrator.forecasting.work import Work, work_of
 from orchestrator.grid import load
-from orchestrator.lengths import Lengths, assume_lengths, read_lengths, token_bytes
 from orchestrator.nodes import ANY, Demand, Node
-from orchestrator.rates import TERMS, parts, peak_flops
-from orchestrator.simulation import Span
-from orchestrator.sizes import sizes_of
+from orchestrator.placing.lengths import Lengths, assume_lengths, read_lengths, token_bytes
+from orchestrator.placing.sizes import sizes_of
+from orchestrator.running.simulation import Span
 from orchestrator.steps import Graph, Step, expand
-from orchestrator.work import Work, work_of
 from workers.flops import inference_flops, training_flops
 
 GRID = """

@@ -2,8 +2,8 @@
 
 import pytest
 
-from orchestrator.fitting import EVALUATION_HALVINGS, fitted, may_halve, micro_batch, placement
 from orchestrator.nodes import ANY, Demand
+from orchestrator.running.fitting import EVALUATION_HALVINGS, fitted, may_halve, micro_batch, placement
 from workers.settings import Budget, EvaluationSettings, ModelSettings, SearchJob, TrainingSettings, TrainJob
 
 

@@ -5,8 +5,8 @@ import random
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from orchestrator.fleet import Fleet, Seat
 from orchestrator.nodes import Demand, Node
+from orchestrator.running.fleet import Fleet, Seat
 
 SIZES = [
     Demand(cpus=1),

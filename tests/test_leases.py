@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 
 from results import leases
 from results.errors import LostLease
-from results.leases import BEAT_SECONDS, DEAD_SECONDS, Driver, Leases, Watch, living, this_driver
+from results.leases import BEAT_SECONDS, DEAD_SECONDS, Driver, Leases, Observer, living, this_driver
 from results.local import LocalStore
 
 
@@ -184,7 +184,6 @@ def test_the_living_keep_their_lease_and_the_dead_lose_it(pace: float) -> None:
     assert other.holders("train") == {"k": "b"}
     with pytest.raises(LostLease):  # it was only suspended, and wakes
         holder.beat()
-    assert holder.is_lost
     with pytest.raises(LostLease):
         holder.take("train", "other")
     holder.leave()
@@ -262,7 +261,7 @@ def test_a_process_that_was_killed_is_dead_at_once(tmp_path: Path, end: signal.S
         holder.wait()
         assert [driver.id for driver in living(store)] == [mine.driver.id]
         assert mine.take("train", "k")
-        assert Watch(store).holders("train") == {"k": mine.driver.id, "other": mine.driver.id}
+        assert Observer(store).holders("train") == {"k": mine.driver.id, "other": mine.driver.id}
     assert not [path for path in tmp_path.rglob("*") if path.is_file()]
 
 

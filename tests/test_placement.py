@@ -6,13 +6,13 @@ from pathlib import Path
 
 import pytest
 
-from orchestrator.cuts import best_cut, cuts, kinds_of, placed_cut, usable
-from orchestrator.fitting import fitted
 from orchestrator.grid import Loaded, load
 from orchestrator.nodes import Demand, Node
-from orchestrator.placement import demands
+from orchestrator.placing.cuts import best_cut, cuts, kinds_of, placed_cut, usable
+from orchestrator.placing.placement import demands
+from orchestrator.placing.sizes import Sizes, sizes_of
 from orchestrator.resources import GIB, GPUS, nodes_of, this_machine
-from orchestrator.sizes import Sizes, sizes_of
+from orchestrator.running.fitting import fitted
 from orchestrator.steps import Graph, Step, expand, recipe_of
 from workers.errors import BadInput
 from workers.settings import TrainJob

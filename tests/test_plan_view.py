@@ -7,12 +7,12 @@ from typing import Any
 import pytest
 
 import run_grid
-from orchestrator import attempts
+from orchestrator.forecasting.history import seconds_of
 from orchestrator.grid import load
-from orchestrator.history import seconds_of
 from orchestrator.nodes import Node
-from orchestrator.plan_view import machines, size
+from orchestrator.running import attempts
 from orchestrator.steps import Graph, Step, expand
+from orchestrator.watching.plan_view import machines, size
 from results.opening import open_store
 from results.store import Store
 

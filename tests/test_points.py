@@ -8,10 +8,10 @@ import pyarrow.parquet as pq
 import pytest
 
 import fit_laws
-from laws import figures
 from laws.points import fix, groups, select
-from laws.report import group_name
-from laws.summaries import summarise
+from laws.reporting import family_charts
+from laws.reporting.summaries import summarise
+from laws.reporting.words import group_name
 from laws.tables import read_tables
 
 
@@ -89,7 +89,8 @@ def test_recipes_are_not_seeds_and_are_named_where_needed(tmp_path):
     assert all(len(trials) == 16 for trials in found.values())
     assert fit_laws.main([str(tmp_path), "--metric", "cgl"]) == 0
     page = (tmp_path / "report" / "report.html").read_text()
-    assert len(list((tmp_path / "report" / "figures").glob("*.svg"))) == page.count("<svg") == 4 * 4
+    assert len(list((tmp_path / "report" / "figures").glob("*.svg"))) == page.count("<svg")
+    assert page.count('<article class="card"') == 4 * 3  # over N, over D, over both
 
 
 def test_learning_rates_are_not_averaged(tmp_path):
@@ -128,7 +129,7 @@ def test_other_ways_to_spend_are_no_points_of_a_law_in_beams(tmp_path):
         "5 trials left out: body and title searched, nothing reranked; kept is all views searched, nothing reranked",
     ]
     assert len(select(trials, "cgl").points) == 16
-    assert figures.budgets(trials, "hit@10", []) is not None
+    assert family_charts.budgets(trials, "hit@10", [], "hits") is not None
     (table,) = [table for table in summarise("T5", trials).tables if table.corner == "budget"]
     names = [name for name, _ in table.rows]
     assert names == [*(f"{width} beams{more}" for more in ("", ", 10 reranked") for width in data.BEAMS)]
@@ -214,8 +215,7 @@ def test_shorter_searches_are_not_averaged_into_tables_and_figures(tmp_path):
     (alone,) = members(tmp_path / "alone", rows).values()
     assert summarise("T5", trials) == summarise("T5", alone)
     drawn, expected = (
-        [np.asarray(line.get_ydata()) for line in figures.budgets(some, "hit@10", []).axes[0].lines]
-        for some in (trials, alone)
+        [mark.y for mark in family_charts.budgets(some, "hit@10", [], "hits").marks] for some in (trials, alone)
     )
     assert all(np.array_equal(one, other) for one, other in zip(drawn, expected, strict=True))
 

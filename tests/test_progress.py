@@ -5,8 +5,8 @@ from pathlib import Path
 import pytest
 from recorded_sweeps import MACHINE, Replay
 
-from orchestrator.jobs import Outcome
 from orchestrator.rows import last_line
+from orchestrator.running.jobs import Outcome
 
 
 @pytest.mark.parametrize(("name", "slower"), [("quickstart", 1.0), ("squad", 1.0), ("squad", 6.0)])

@@ -8,12 +8,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from pretended import FakeLedger, FakePool, Fate, Notes, demands_of, graph, node, ticking
 
-from orchestrator import failures
-from orchestrator.driving import Drive, Event
-from orchestrator.fleet import Fleet
-from orchestrator.jobs import Outcome
 from orchestrator.nodes import Demand, Node
-from orchestrator.scheduler import Scheduler
+from orchestrator.running import failures
+from orchestrator.running.driving import Drive, Event
+from orchestrator.running.fleet import Fleet
+from orchestrator.running.jobs import Outcome
+from orchestrator.running.scheduler import Scheduler
 from orchestrator.steps import Step
 
 

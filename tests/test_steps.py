@@ -5,10 +5,10 @@ from pathlib import Path
 
 import pytest
 
-from orchestrator.estimates import make_estimates, ranks
+from orchestrator.forecasting.estimates import make_estimates, ranks
 from orchestrator.grid import load
 from orchestrator.labels import identifiers_label
-from orchestrator.lengths import Lengths
+from orchestrator.placing.lengths import Lengths
 from orchestrator.rows import budget_columns, budget_name
 from orchestrator.steps import Graph, expand, recipe_of
 from workers.settings import (

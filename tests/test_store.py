@@ -159,6 +159,32 @@ def test_parts_are_dropped_with_a_note(store: Store, tmp_path: Path) -> None:
         assert json.loads(one.peek("train", "k", DROPPED) or b"") == ["empty", "never-there", "weights"]
 
 
+def test_a_reopened_step_is_done_again_from_nothing(store: Store, tmp_path: Path) -> None:
+    finish(store, "k", FILES)
+    other = _elsewhere(store, tmp_path)
+    other.fetch("train", "k")
+    store.reopen("train", "k")
+    store.reopen("train", "never-there")
+    assert not store.is_finished("train", "k")
+    assert store.finished("train") == set()
+    assert store.partial("train") == {}
+    with other.work("train", "k", "again") as out:
+        assert out is not None
+        assert not list(out.iterdir())
+        (out / "metrics.json").write_text("{}")
+    assert [path.name for path in store.fetch("train", "k").iterdir()] == ["metrics.json"]
+
+
+def test_what_was_dropped_and_done_again_is_there_again_on_every_machine(store: Store, tmp_path: Path) -> None:
+    finish(store, "k", FILES)
+    other = _elsewhere(store, tmp_path)
+    store.drop("train", "k", ["weights"])
+    assert not list(other.fetch("train", "k").glob("weights/*"))
+    store.reopen("train", "k")
+    finish(store, "k", FILES)
+    assert list(other.fetch("train", "k").glob("weights/*"))
+
+
 def test_files_by_name(store: Store, tmp_path: Path) -> None:
     assert store.listing("grid") == store.listing("grid/trials") == []
     store.check_writable("grid")

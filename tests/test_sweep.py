@@ -7,54 +7,27 @@ from pathlib import Path
 
 import pyarrow.parquet as pq
 import pytest
-import sweep_jobs
-from ray.cluster_utils import Cluster
+from shared_ray import run, small_cluster
+from tiny_grids import write_grid
 
 from orchestrator.cluster import pool
-from orchestrator.sweep import Request, carry_out
 from results import schema
 from results.local import LocalStore
 from results.tables import read_rows, write_rows
 from workers.errors import BadInput
 
-GRID = """
-name: tiny
-corpus: {source: jsonl, path: corpus.jsonl}
-identifiers: {kind: ngram}
-models: {family: t5, size: 7k}
-data: {pairs: [10, 20]}
-inference: {beams: [1, 4]}
-seeds: [0]
-resources: {workers: 2, cpus_per_worker: 0.5}
-tracking: {wandb: "off"}
-"""
-
 
 @pytest.fixture(scope="module")
 def ray_address() -> Iterator[str]:
     """One Ray for all sweeps of this file."""
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("PYTHONPATH", str(Path(__file__).parent))  # where workers find the stand-ins
-        cluster = Cluster(
-            initialize_head=True,
-            head_node_args={"num_cpus": 2, "include_dashboard": False, "object_store_memory": 10**8},
-        )
-        yield cluster.address
-        cluster.shutdown()
+    with small_cluster() as address:
+        yield address
 
 
 @pytest.fixture
 def grid(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, ray_address: str) -> Path:
     monkeypatch.setenv("RAY_ADDRESS", ray_address)
-    (tmp_path / "corpus.jsonl").write_text('{"text": "a b c", "queries": ["x y"]}\n')
-    path = tmp_path / "tiny.yaml"
-    path.write_text(GRID)
-    return path
-
-
-def _run(grid: Path, *overrides: str, mode: str = "run") -> int:
-    request = Request(grid=grid, overrides=overrides, results=grid.parent / "results", mode=mode, json=mode != "run")
-    return carry_out(request, table=sweep_jobs.JOBS)
+    return write_grid(tmp_path)
 
 
 def _store(grid: Path) -> LocalStore:
@@ -72,7 +45,7 @@ def _rows(grid: Path) -> list[dict]:
 
 
 def test_a_sweep_writes_rows_and_a_second_run_does_nothing(grid: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    assert _run(grid) == 0
+    assert run(grid) == 0
     results = grid.parent / "results" / "tiny"
     rows = _rows(grid)
     assert [(row["d_pairs"], row["beams"], row["status"]) for row in rows] == [
@@ -95,12 +68,12 @@ def test_a_sweep_writes_rows_and_a_second_run_does_nothing(grid: Path, capsys: p
     assert "fit_laws.py" in capsys.readouterr().out
 
     steps = _steps(grid)
-    assert _run(grid) == 0
+    assert run(grid) == 0
     assert _steps(grid) == steps
     assert _rows(grid) == rows
     assert "0 of them new" in capsys.readouterr().out
 
-    assert _run(grid, "inference.0.beams=[1, 4, 9]") == 0
+    assert run(grid, "inference.0.beams=[1, 4, 9]") == 0
     added = _steps(grid).keys() - steps.keys()
     assert len(added) == 2
     assert all(_store(grid).is_finished("search", key) for key in added)
@@ -108,12 +81,12 @@ def test_a_sweep_writes_rows_and_a_second_run_does_nothing(grid: Path, capsys: p
 
 
 def test_a_new_budget_runs_evaluations_only_and_a_new_cell_only_itself(grid: Path) -> None:
-    assert _run(grid, "data.pairs=10") == 0
+    assert run(grid, "data.pairs=10") == 0
     before = _steps(grid)
 
     def added(*overrides: str) -> Counter[str]:
         known = _steps(grid).keys()
-        assert _run(grid, *overrides) == 0
+        assert run(grid, *overrides) == 0
         folders = (grid.parent / "results" / "steps").glob("*/*")
         return Counter(path.parent.name for path in folders if path.is_dir() and path.name not in known)
 
@@ -124,18 +97,45 @@ def test_a_new_budget_runs_evaluations_only_and_a_new_cell_only_itself(grid: Pat
 
 
 def test_weights_go_with_the_last_evaluation_where_they_are_not_to_be_kept(grid: Path) -> None:
-    assert _run(grid, "seeds=[0, 13]", "data.pairs=10", "training.keep_weights=false") == 1
+    assert run(grid, "seeds=[0, 13]", "data.pairs=10", "training.keep_weights=false") == 1
     folders = [path for path in (grid.parent / "results" / "steps" / "train").iterdir() if "." not in path.name]
     assert len(folders) == 1
     assert not (folders[0] / "weights").exists()
     assert json.loads((folders[0] / "dropped.json").read_text()) == ["weights"]
-    assert _run(grid, "seeds=1", "data.pairs=10") == 0
+    assert run(grid, "seeds=1", "data.pairs=10") == 0
     kept = [path for path in (grid.parent / "results" / "steps" / "train").iterdir() if (path / "weights").exists()]
     assert len(kept) == 1
 
 
+def test_new_evaluations_of_dropped_weights_are_refused_or_trained_for_again(
+    grid: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    overrides = ("data.pairs=10", "training.keep_weights=false")
+    assert run(grid, *overrides) == 0
+    rows, steps = _rows(grid), _steps(grid)
+    assert run(grid, *overrides) == 0, "nothing new needs the weights"
+    wider = (*overrides, "inference.0.beams=[1, 4, 9]")
+    line = (
+        "training.keep_weights: the weights of a finished training are gone, and new evaluations need them; --retrain"
+    )
+    for mode in ("plan", "run"):
+        with pytest.raises(BadInput, match=line):
+            run(grid, *wider, mode=mode)
+    assert _steps(grid) == steps
+    capsys.readouterr()
+    assert run(grid, *wider, mode="plan", retrain=True) == 0
+    assert json.loads(capsys.readouterr().out)["totals"]["new"] == 2, "the training and the search"
+    assert _steps(grid) == steps
+    assert run(grid, *wider, retrain=True) == 0
+    assert [key for key, when in _steps(grid).items() if steps.get(key, when) != when] == [rows[0]["train_key"]]
+    assert {row["beams"]: row["hit@10"] for row in _rows(grid)}.items() > {
+        row["beams"]: row["hit@10"] for row in rows
+    }.items()
+    assert run(grid, *wider) == 0, "and nothing is trained twice"
+
+
 def test_failures_become_rows_and_the_sweep_goes_on(grid: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    assert _run(grid, "seeds=[0, 13, 14, 15]", "data.pairs=10", "inference.0.beams=1") == 1
+    assert run(grid, "seeds=[0, 13, 14, 15]", "data.pairs=10", "inference.0.beams=1") == 1
     rows = {row["seed"]: row for row in _rows(grid)}
     assert {seed: row["status"] for seed, row in rows.items()} == {0: "done", 13: "failed", 14: "done", 15: "done"}
     assert "diverged: loss is nan at step 1" in rows[13]["error"]
@@ -147,7 +147,7 @@ def test_failures_become_rows_and_the_sweep_goes_on(grid: Path, capsys: pytest.C
     killed = json.loads((train / rows[15]["train_key"] / "attempts.json").read_text())
     assert [one["kind"] for one in killed] == ["worker_died", None]
 
-    assert _run(grid, "seeds=[0, 13, 14, 15]", "data.pairs=10", "inference.0.beams=1", mode="status") == 0
+    assert run(grid, "seeds=[0, 13, 14, 15]", "data.pairs=10", "inference.0.beams=1", mode="status") == 0
     said = json.loads(capsys.readouterr().out)
     assert [one["state"] for one in said["trials"]] == ["done", "failed", "done", "done"]
     assert any("loss is nan" in one["note"] for one in said["steps"])
@@ -157,37 +157,37 @@ def test_a_training_that_is_killed_for_good_has_failed_and_keeps_its_curve(
     grid: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     overrides = ("seeds=17", "data.pairs=10", "inference.0.beams=1", "resources.max_attempts=1")
-    assert _run(grid, *overrides) == 1
+    assert run(grid, *overrides) == 1
     capsys.readouterr()
     row = _rows(grid)[0]
     assert row["status"] == "failed"
     assert (row["split"], row["negatives"], row["batch"], len(row["recipe"])) == ("test", 256, None, 12)
     curve = read_rows(_store(grid), "tiny/curves", schema.CURVES).to_pylist()
     assert [(one["train_key"], one["step"]) for one in curve] == [(row["train_key"], 1)]
-    assert _run(grid, *overrides, mode="status") == 0
+    assert run(grid, *overrides, mode="status") == 0
     said = json.loads(capsys.readouterr().out)
     states = {one["kind"]: one["state"] for one in said["steps"]}
     assert states["train"] == "failed"
 
 
 def test_refused_for_its_resources_a_sweep_touches_nothing(grid: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    assert _run(grid, "data.pairs=10") == 0
+    assert run(grid, "data.pairs=10") == 0
     results = grid.parent / "results" / "tiny"
     before = {path: path.read_bytes() for path in results.rglob("*") if path.is_file()}
     with pytest.raises(BadInput, match="more than there is"):
-        _run(grid, "data.pairs=10", "resources.cpus_per_worker=99", "training.epochs=3")
+        run(grid, "data.pairs=10", "resources.cpus_per_worker=99", "training.epochs=3")
     assert {path: path.read_bytes() for path in results.rglob("*") if path.is_file()} == before
 
 
 def test_a_row_goes_only_when_its_successor_stands(grid: Path) -> None:
-    assert _run(grid, "data.pairs=10", "seeds=[0, 1]", "inference=[{beams: 4}, {beams: 4, max_new_tokens: 3}]") == 0
+    assert run(grid, "data.pairs=10", "seeds=[0, 1]", "inference=[{beams: 4}, {beams: 4, max_new_tokens: 3}]") == 0
     old = _rows(grid)
     assert len(old) == 4
-    assert _run(grid, "data.pairs=10", "seeds=[0, 1]", "inference=[{beams: 4}]") == 0
+    assert run(grid, "data.pairs=10", "seeds=[0, 1]", "inference=[{beams: 4}]") == 0
     assert _rows(grid) == old
-    assert _run(grid, "data.pairs=10", "seeds=[0, 1]", "inference=[{beams: 4, max_new_tokens: 3}]") == 0
+    assert run(grid, "data.pairs=10", "seeds=[0, 1]", "inference=[{beams: 4, max_new_tokens: 3}]") == 0
     assert _rows(grid) == old
-    assert _run(grid, "data.pairs=10", "seeds=[0, 1]", "inference=[{beams: 4}]", "training.epochs=3") == 0
+    assert run(grid, "data.pairs=10", "seeds=[0, 1]", "inference=[{beams: 4}]", "training.epochs=3") == 0
     assert sorted((row["seed"], row["max_new_tokens"], row["recipe"] == old[0]["recipe"]) for row in _rows(grid)) == [
         (0, 3, True),
         (0, 8, False),
@@ -199,7 +199,7 @@ def test_a_row_goes_only_when_its_successor_stands(grid: Path) -> None:
 def test_a_row_whose_label_lacks_the_length_is_replaced(grid: Path) -> None:
     """Labels did not always say the number of new tokens: the same trial and an older one, under such names."""
     budgets = "inference=[{beams: 4}, {beams: 4, max_new_tokens: 3}]"
-    assert _run(grid, "data.pairs=10", budgets) == 0
+    assert run(grid, "data.pairs=10", budgets) == 0
     made = _rows(grid)
     steps = _steps(grid)
     results = grid.parent / "results" / "tiny"
@@ -209,21 +209,21 @@ def test_a_row_whose_label_lacks_the_length_is_replaced(grid: Path) -> None:
         (results / table / f"{cut}.{end}").rename(results / table / f"{old}.{end}")
     write_rows(_store(grid), f"tiny/trials/{old[:-8]}00000000.parquet", made[-1:], schema.TRIALS)
     assert len(_rows(grid)) == 3
-    assert _run(grid, "data.pairs=10", budgets) == 0
+    assert run(grid, "data.pairs=10", budgets) == 0
     assert sorted(row["trial"] for row in _rows(grid)) == sorted(row["trial"] for row in made)
     assert not list(results.rglob(f"{old}*"))
     assert _steps(grid) == steps
 
 
 def test_files_cut_short_by_a_power_loss_are_written_again(grid: Path) -> None:
-    assert _run(grid, "data.pairs=10", "seeds=[0, 13]") == 1
+    assert run(grid, "data.pairs=10", "seeds=[0, 13]") == 1
     rows = _rows(grid)
     results = grid.parent / "results"
     torn = [*(results / "tiny").rglob("*.parquet"), *(results / "steps" / "train").glob("*.partial/attempts.json")]
     for path in torn:
         path.write_bytes(b"")
     (results / "tiny" / "trials" / (rows[0]["trial"][:-8] + "00000000.parquet")).write_bytes(b"")
-    assert _run(grid, "data.pairs=10", "seeds=[0, 13]") == 1
+    assert run(grid, "data.pairs=10", "seeds=[0, 13]") == 1
     done = [row for row in rows if row["status"] == "done"]
     assert [row for row in _rows(grid) if row["status"] == "done"] == done
     assert len(_rows(grid)) == len(rows) == 4
@@ -231,7 +231,7 @@ def test_files_cut_short_by_a_power_loss_are_written_again(grid: Path) -> None:
 
 
 def test_workers_train_together(grid: Path) -> None:
-    assert _run(grid, "resources.workers_per_training=2", "data.pairs=10", "seeds=[0, 14]") == 0
+    assert run(grid, "resources.workers_per_training=2", "data.pairs=10", "seeds=[0, 14]") == 0
     trained = [path for path in (grid.parent / "results" / "steps" / "train").iterdir() if path.is_dir()]
     assert len(trained) == 2
     for folder in trained:
@@ -244,7 +244,7 @@ def test_workers_train_together(grid: Path) -> None:
 def test_a_gang_that_lost_a_member_starts_afresh(grid: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(pool, "GRACE_SECONDS", 1.0)
     overrides = ("data.pairs=10", "seeds=[0, 16, 1, 18, 2]", "inference.0.beams=[1, 7]")
-    assert _run(grid, "resources.workers_per_training=2", *overrides) == 0
+    assert run(grid, "resources.workers_per_training=2", *overrides) == 0
     assert {row["attempts"] for row in _rows(grid) if row["beams"] == 7} == {2}
     attempts = {row["seed"]: row["attempts"] for row in _rows(grid) if row["beams"] == 1}
     assert attempts == {0: 1, 16: 2, 1: 1, 18: 2, 2: 1}
@@ -256,7 +256,7 @@ def test_nobody_at_the_address_is_told_at_once(grid: Path, monkeypatch: pytest.M
     for address, said in (("127.0.0.1:9", "no Ray answers there"), ("nonsense", "Invalid address"), ("::", "")):
         monkeypatch.setenv("RAY_ADDRESS", address)
         with pytest.raises(BadInput, match=f"^RAY_ADDRESS={address}: .*{said}") as caught:
-            _run(grid)
+            run(grid)
         assert "\n" not in str(caught.value)
     assert not (grid.parent / "results" / "tiny").exists()
 
@@ -265,7 +265,7 @@ def test_workers_that_do_not_start_are_one_line(
     grid: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setattr(pool, "environment", lambda cpus, gpus: {"NO_TEXT": 1})
-    assert _run(grid) == 1
+    assert run(grid) == 1
     said = capsys.readouterr().err
     assert said.startswith("workers do not start: ")
     assert said.count("\n") == 1

@@ -9,12 +9,10 @@ from pathlib import Path
 
 import pytest
 import s3_server
-import sweep_jobs
-from ray.cluster_utils import Cluster
-from test_sweep import GRID
+from shared_ray import run, small_cluster
+from tiny_grids import write_grid
 
 import fit_laws
-from orchestrator.sweep import Request, carry_out
 from results import schema
 from results.leases import Leases
 from results.opening import open_store
@@ -25,28 +23,14 @@ from results.tables import read_rows
 @pytest.fixture(scope="module")
 def ray_address(server: s3_server.Server) -> Iterator[str]:
     """After the server, because its workers take the credentials from this process's environment."""
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("PYTHONPATH", str(Path(__file__).parent))  # where workers find the stand-ins
-        cluster = Cluster(
-            initialize_head=True,
-            head_node_args={"num_cpus": 2, "include_dashboard": False, "object_store_memory": 10**8},
-        )
-        yield cluster.address
-        cluster.shutdown()
+    with small_cluster() as address:
+        yield address
 
 
 @pytest.fixture
 def grid(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, ray_address: str) -> Path:
     monkeypatch.setenv("RAY_ADDRESS", ray_address)
-    (tmp_path / "corpus.jsonl").write_text('{"text": "a b c", "queries": ["x y"]}\n')
-    path = tmp_path / "tiny.yaml"
-    path.write_text(GRID)
-    return path
-
-
-def _run(grid: Path, results: str, *overrides: str, mode: str = "run") -> int:
-    request = Request(grid=grid, overrides=overrides, results=results, mode=mode, json=mode != "run")
-    return carry_out(request, table=sweep_jobs.JOBS)
+    return write_grid(tmp_path)
 
 
 def _rows(store: Store) -> list[dict]:
@@ -59,7 +43,7 @@ def test_a_sweep_resumes_and_retries_as_on_a_file_system(
     results = server.folder()
     store = open_store(results)
     overrides = ("seeds=[0, 13, 14, 15]", "data.pairs=10", "inference.0.beams=1")
-    assert _run(grid, results, *overrides) == 1
+    assert run(grid, *overrides, results=results) == 1
     rows = {row["seed"]: row for row in _rows(store)}
     assert {seed: row["status"] for seed, row in rows.items()} == {0: "done", 13: "failed", 14: "done", 15: "done"}
     assert {seed: row["attempts"] for seed, row in rows.items()} == {0: 1, 13: 1, 14: 2, 15: 2}
@@ -70,12 +54,12 @@ def test_a_sweep_resumes_and_retries_as_on_a_file_system(
     assert store.listing("leases/train") == store.listing("drivers") == []
     assert "s3://" in capsys.readouterr().out
 
-    assert _run(grid, results, *overrides, mode="status") == 0
+    assert run(grid, *overrides, mode="status", results=results) == 0
     said = json.loads(capsys.readouterr().out)
     assert [one["state"] for one in said["trials"]] == ["done", "failed", "done", "done"]
 
     done = [name for name in server.names(results) if "/done/" in name]
-    assert _run(grid, results, "seeds=[0]", "data.pairs=10", "inference.0.beams=[1, 4]") == 0
+    assert run(grid, "seeds=[0]", "data.pairs=10", "inference.0.beams=[1, 4]", results=results) == 0
     added = [name for name in server.names(results) if "/done/" in name and name not in done]
     assert [name.split("/")[1] for name in added] == ["search"]
 
@@ -85,7 +69,7 @@ def test_workers_of_a_machine_train_together(grid: Path, server: s3_server.Serve
     results = server.folder()
     store = open_store(results)
     overrides = ("resources.workers_per_training=2", "data.pairs=10", "inference.0.beams=1", "seeds=[0, 14, 16]")
-    assert _run(grid, results, *overrides) == 0
+    assert run(grid, *overrides, results=results) == 0
     assert {row["seed"]: row["attempts"] for row in _rows(store)} == {0: 1, 14: 2, 16: 2}
     for row in _rows(store):
         names = {path.name.partition("-")[0] for path in store.fetch("train", row["train_key"]).glob("rank*")}
@@ -95,12 +79,12 @@ def test_workers_of_a_machine_train_together(grid: Path, server: s3_server.Serve
 def test_a_part_that_is_not_whole_is_written_again(grid: Path, server: s3_server.Server) -> None:
     results = server.folder()
     store = open_store(results)
-    assert _run(grid, results, "data.pairs=10") == 0
+    assert run(grid, "data.pairs=10", results=results) == 0
     rows = _rows(store)
     for name in server.names(results):
         if name.endswith(".parquet") and name.startswith("tiny/"):
             store.write_bytes(name, b"PAR1")
-    assert _run(grid, results, "data.pairs=10") == 0
+    assert run(grid, "data.pairs=10", results=results) == 0
     assert _rows(store) == rows
 
 
@@ -116,14 +100,14 @@ def test_an_outage_in_the_middle_costs_time_and_nothing_else(grid: Path, server:
 
     thread = threading.Thread(target=outage)
     thread.start()
-    assert _run(grid, results, "seeds=[0, 1, 2]") == 0
+    assert run(grid, "seeds=[0, 1, 2]", results=results) == 0
     thread.join()
     assert {row["status"] for row in _rows(store)} == {"done"}
     assert len(_rows(store)) == 12
 
 
 def _drive(grid: Path, results: str, codes: "multiprocessing.Queue[int]") -> None:
-    codes.put(_run(grid, results, "seeds=[0, 1, 2]"))
+    codes.put(run(grid, "seeds=[0, 1, 2]", results=results))
 
 
 def test_two_drivers_share_the_work_and_do_no_step_twice(grid: Path, server: s3_server.Server) -> None:
@@ -150,14 +134,14 @@ def test_what_another_driver_reads_is_waited_for(
 ) -> None:
     results = server.folder()
     store = open_store(results)
-    assert _run(grid, results, mode="plan") == 0
+    assert run(grid, mode="plan", results=results) == 0
     (key,) = store.finished("corpus")
     capsys.readouterr()
     other = server.folder()
     with Leases(open_store(other)) as reader:
         assert reader.take("corpus", key)
         threading.Timer(2.0, reader.release, args=("corpus", key)).start()
-        assert _run(grid, other, mode="plan") == 0
+        assert run(grid, mode="plan", results=other) == 0
     said = capsys.readouterr().err
     assert said.index("waiting for another driver") < said.index("reading the corpus")
 
@@ -166,7 +150,7 @@ def test_laws_are_fitted_where_the_results_are(
     grid: Path, server: s3_server.Server, capsys: pytest.CaptureFixture[str]
 ) -> None:
     results = server.folder()
-    assert _run(grid, results, "data.pairs=[10, 20, 30]", "inference.0.beams=[1, 2, 4]", "seeds=[0, 1]") == 0
+    assert run(grid, "data.pairs=[10, 20, 30]", "inference.0.beams=[1, 2, 4]", "seeds=[0, 1]", results=results) == 0
     capsys.readouterr()
     address = open_store(results).shown("tiny")
     assert fit_laws.main([address, "--metric", "hit@10"]) in (0, 1)

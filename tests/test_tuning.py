@@ -8,10 +8,11 @@ from pathlib import Path
 import optuna
 import pytest
 from optuna.trial import TrialState
+from tiny_grids import TUNED, write_grid
 
-from orchestrator import studies, tuned
 from orchestrator.grid import Loaded, load
 from orchestrator.steps import Graph, expand, recipe_of
+from orchestrator.tuning import studies, tuned
 from orchestrator.tuning_settings import Tuned, TuneJob
 from workers.errors import BadInput
 from workers.settings import (
@@ -19,27 +20,10 @@ from workers.settings import (
     TrainingSettings,
 )
 
-HERE = Path(__file__).resolve().parent
-
-GRID = """
-name: tiny
-corpus: {source: jsonl, path: corpus.jsonl}
-identifiers: {kind: ngram}
-models: [{family: t5, size: 7k}, {family: t5, size: 29k}]
-data: {pairs: [10, 20]}
-inference: {beams: [1, 4]}
-tuning: {pairs: 50, trials: 6, learning_rate: [1e-3, 1e-1]}
-resources: {workers: 2, cpus_per_worker: 0.5}
-tracking: {wandb: "off"}
-"""
-
 
 @pytest.fixture
 def grid(tmp_path: Path) -> Path:
-    (tmp_path / "corpus.jsonl").write_text('{"text": "a b c", "queries": ["x y"]}\n')
-    path = tmp_path / "tiny.yaml"
-    path.write_text(GRID)
-    return path
+    return write_grid(tmp_path, TUNED)
 
 
 def _load(grid: Path, *overrides: str) -> Loaded:

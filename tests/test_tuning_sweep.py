@@ -12,38 +12,22 @@ from pathlib import Path
 
 import optuna
 import pytest
-import sweep_jobs
-from ray.cluster_utils import Cluster
+from shared_ray import run, small_cluster
+from tiny_grids import TUNED, write_grid
 
 from laws.command import run as fit_laws
-from orchestrator import studies, tuned
 from orchestrator.grid import Loaded, load
 from orchestrator.steps import Graph
-from orchestrator.sweep import Request, carry_out
+from orchestrator.tuning import studies, tuned
 from results import schema, tables
 from results.opening import open_store
 
 HERE = Path(__file__).resolve().parent
 
-GRID = """
-name: tiny
-corpus: {source: jsonl, path: corpus.jsonl}
-identifiers: {kind: ngram}
-models: [{family: t5, size: 7k}, {family: t5, size: 29k}]
-data: {pairs: [10, 20]}
-inference: {beams: [1, 4]}
-tuning: {pairs: 50, trials: 6, learning_rate: [1e-3, 1e-1]}
-resources: {workers: 2, cpus_per_worker: 0.5}
-tracking: {wandb: "off"}
-"""
-
 
 @pytest.fixture
 def grid(tmp_path: Path) -> Path:
-    (tmp_path / "corpus.jsonl").write_text('{"text": "a b c", "queries": ["x y"]}\n')
-    path = tmp_path / "tiny.yaml"
-    path.write_text(GRID)
-    return path
+    return write_grid(tmp_path, TUNED)
 
 
 def _load(grid: Path, *overrides: str) -> Loaded:
@@ -56,24 +40,13 @@ def _trainings(graph: Graph) -> set[str]:
 
 @pytest.fixture(scope="module")
 def ray_address() -> Iterator[str]:
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("PYTHONPATH", str(HERE))  # where workers find the stand-ins
-        cluster = Cluster(
-            initialize_head=True,
-            head_node_args={"num_cpus": 2, "include_dashboard": False, "object_store_memory": 10**8},
-        )
-        yield cluster.address
-        cluster.shutdown()
+    with small_cluster() as address:
+        yield address
 
 
 @pytest.fixture
 def shared_ray(monkeypatch: pytest.MonkeyPatch, ray_address: str) -> None:
     monkeypatch.setenv("RAY_ADDRESS", ray_address)
-
-
-def _run(grid: Path, *overrides: str, mode: str = "run") -> int:
-    request = Request(grid=grid, overrides=overrides, results=grid.parent / "results", mode=mode, json=mode != "run")
-    return carry_out(request, table=sweep_jobs.JOBS)
 
 
 def _rows(grid: Path, table: str = "trials") -> list[dict]:
@@ -90,13 +63,13 @@ def _begun(grid: Path) -> list[str]:
 def test_a_sweep_tunes_first_and_trains_with_what_it_found(
     grid: Path, shared_ray: None, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    assert _run(grid, mode="plan") == 0
+    assert run(grid, mode="plan") == 0
     said = json.loads(capsys.readouterr().out)
     studies_new = [step for step in said["steps"] if step["kind"] == "tune"]
     assert [step["state"] for step in studies_new] == ["new", "new"]
     assert all("tune" in step["needs"] for step in said["steps"] if step["kind"] == "train")
 
-    assert _run(grid) == 0
+    assert run(grid) == 0
     trials = _rows(grid, "tuning")
     assert len(trials) == 12
     assert len({row["study"] for row in trials}) == 2
@@ -116,10 +89,10 @@ def test_a_sweep_tunes_first_and_trains_with_what_it_found(
     capsys.readouterr()
 
     begun = _begun(grid)
-    assert _run(grid) == 0
+    assert run(grid) == 0
     assert _begun(grid) == begun
     assert "0 of them new" in capsys.readouterr().out
-    assert _run(grid, "tuning.models=t5-7k", mode="status") == 0
+    assert run(grid, "tuning.models=t5-7k", mode="status") == 0
     kinds = {step["kind"]: step["state"] for step in json.loads(capsys.readouterr().out)["steps"]}
     assert kinds["tune"] == "done"
 
@@ -127,7 +100,7 @@ def test_a_sweep_tunes_first_and_trains_with_what_it_found(
 def test_a_study_in_which_all_diverge_fails_the_trainings_that_need_it(
     grid: Path, shared_ray: None, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    assert _run(grid, "tuning.seed=13", "tuning.models=t5-29k", "data.pairs=10", "inference.0.beams=1") == 1
+    assert run(grid, "tuning.seed=13", "tuning.models=t5-29k", "data.pairs=10", "inference.0.beams=1") == 1
     rows = {row["model"]: row for row in _rows(grid)}
     assert {model: row["status"] for model, row in rows.items()} == {"t5-7k": "done", "t5-29k": "failed"}
     assert "every trial diverged with a learning rate between 0.001 and 0.1" in rows["t5-29k"]["error"]
@@ -136,7 +109,7 @@ def test_a_study_in_which_all_diverge_fails_the_trainings_that_need_it(
 
 
 def test_trials_that_break_are_told_of(grid: Path, shared_ray: None, capsys: pytest.CaptureFixture[str]) -> None:
-    assert _run(grid, "tuning.seed=14", "tuning.trials=3", "models={family: t5, size: 7k}", "data.pairs=10") == 1
+    assert run(grid, "tuning.seed=14", "tuning.trials=3", "models={family: t5, size: 7k}", "data.pairs=10") == 1
     said = capsys.readouterr().out
     assert "learning rate 0.015: failed: RuntimeError: broken with 0.015\n" in said
     assert "no trial was trained to its end; the last: RuntimeError: broken with " in said
@@ -150,8 +123,7 @@ def test_a_killed_sweep_repeats_no_trial_that_had_ended(
     """Killed, or asked to stop, in the middle of a study; the same command does what is left, and what was running."""
     overrides = ("tuning.seed=15", "models={family: t5, size: 7k}", "data.pairs=10", "inference.0.beams=1")
     script = (
-        "import sys, pathlib, test_tuning_sweep; "
-        f"sys.exit(test_tuning_sweep._run(pathlib.Path({str(grid)!r}), *{overrides!r}))"
+        f"import sys, pathlib, test_tuning_sweep; sys.exit(shared_ray.run(pathlib.Path({str(grid)!r}), *{overrides!r}))"
     )
     environment = {**os.environ, "RAY_ADDRESS": ray_address, "PYTHONPATH": f"{HERE}:{HERE.parent}"}
     command = [sys.executable, "-c", script]
@@ -192,7 +164,7 @@ def _ended(folder: Path) -> dict[int, tuple]:
 
 
 def test_the_report_shows_what_was_tuned(grid: Path, shared_ray: None) -> None:
-    assert _run(grid, "data.pairs=10") == 0
+    assert run(grid, "data.pairs=10") == 0
     folder = grid.parent / "results" / "tiny"
     fit_laws([folder], None, ("cgl",))
     page, numbers = (folder / "report" / name for name in ("report.html", "laws.json"))

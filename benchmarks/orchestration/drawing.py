@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from orchestrator.nodes import Node
-from orchestrator.simulation import Span, Timeline
+from orchestrator.running.simulation import Span, Timeline
 
 COLOURS = {"train": "#4269d0", "score": "#efb118", "search": "#ff725c"}
 OTHER = "#9498a0"

@@ -11,11 +11,11 @@ from pathlib import Path
 
 from benchmarks.orchestration.drawing import draw
 from benchmarks.rows import Options, Row, Skipped, at_least
-from orchestrator.forecast import Forecast, forecast, nodes_for
+from orchestrator.forecasting.forecast import Forecast, forecast, nodes_for
 from orchestrator.grid import load
-from orchestrator.jobs import Desk
 from orchestrator.plan import Plan, make_plan
-from orchestrator.simulation import lower_bound
+from orchestrator.running.jobs import Desk
+from orchestrator.running.simulation import lower_bound
 from results.opening import open_store
 
 GRID = Path(__file__).resolve().parents[2] / "grids" / "full.yaml"

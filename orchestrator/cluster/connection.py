@@ -13,8 +13,8 @@ os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
 
 import ray
 
-from orchestrator import failures
 from orchestrator.grid import Resources
+from orchestrator.running import failures
 from workers.errors import BadInput
 
 OBJECT_STORE_BYTES = 100 * 2**20

@@ -18,14 +18,14 @@ from ray.autoscaler.sdk import request_resources
 from ray.exceptions import ActorDiedError, ActorUnavailableError, OutOfMemoryError, RayError, RayTaskError
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
-from orchestrator import failures, jobs
 from orchestrator.cluster.connection import environment, is_own
 from orchestrator.cluster.machines import Machines
-from orchestrator.driving import Event
-from orchestrator.fleet import Worker
 from orchestrator.grid import Resources
 from orchestrator.nodes import Demand, Node
-from orchestrator.scheduler import Task
+from orchestrator.running import failures, jobs
+from orchestrator.running.driving import Event
+from orchestrator.running.fleet import Worker
+from orchestrator.running.scheduler import Task
 from workers import stopping
 
 GRACE_SECONDS = 10.0

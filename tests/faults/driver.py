@@ -14,7 +14,7 @@ def main() -> int:
     if fault == "skew":
         right = time.time
         time.time = lambda: right() + float(value)
-    from orchestrator import jobs
+    from orchestrator.running import jobs
 
     if fault == "memory":
         jobs.WORKER_JOBS = {**jobs.WORKER_JOBS, "train": "fault_jobs:train"}

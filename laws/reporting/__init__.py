@@ -1,0 +1,1 @@
+"""The report of laws: a page, figures and numbers."""

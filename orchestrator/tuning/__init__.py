@@ -1,0 +1,1 @@
+"""Learning rates searched with Ray Tune and Optuna before the trainings that use them."""
