@@ -27,7 +27,7 @@ def rows() -> list[dict[str, Any]]:
     LLaMA-7B on all data stands in two series of the paper, whose joint fit counts it twice; so it stands here twice.
     """
     everything = data.FRACTIONS[-1]
-    found = [
+    return [
         *_series(NATURAL_QUESTIONS, "t5", T5, data.T5_N, [everything] * 5, data.T5_MINDER),
         *_series(NATURAL_QUESTIONS, "llama", LLAMA, data.LLAMA_N, [everything] * 3, data.LLAMA_BY_N),
         *_series(
@@ -35,7 +35,6 @@ def rows() -> list[dict[str, Any]]:
         ),
         *_series(MS_MARCO, "t5", T5, data.T5_N, [everything] * 5, data.T5_RIPOR),
     ]
-    return found
 
 
 def _series(

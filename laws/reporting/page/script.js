@@ -58,7 +58,7 @@
       paper_bgcolor: "rgba(0,0,0,0)", plot_bgcolor: "rgba(0,0,0,0)",
       margin: { l: 58, r: 10, t: 30 + legend, b: 46 },
       legend: { orientation: "h", x: 0, xanchor: "left", y: 1, yanchor: "bottom", font: { size: 11.5 },
-        tracegroupgap: 0 },
+        tracegroupgap: 0, itemsizing: "constant" },
       hovermode: "closest",
       hoverlabel: { bgcolor: colour("$soft"), bordercolor: line, font: { family: FACE, color: ink, size: 12 }, align: "left" },
       dragmode: matchMedia("(pointer: coarse)").matches ? false : "zoom",
