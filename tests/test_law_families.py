@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from known_laws import ADDITIVE, BY_NAME, ONLY, noisy
 
-from laws.fitting import Options, compare_families, fit
+from laws.fitting import Options, compare_families, fit, together
 from laws.forms import Additive, Families, Joint, PowerLaw
 
 
@@ -52,6 +52,18 @@ def test_families_that_cannot_be_compared_are_refused(codes):
     points = replace(points, family=None if codes is None else np.array(codes))
     with pytest.raises(ValueError, match="from two on"):
         compare_families(PowerLaw(axis="n"), points)
+
+
+def test_points_of_families_are_put_together():
+    first = data.points([1, 2, 3], 10, [3, 2, 1], run=("a", "b", "b"), lo=np.zeros(3))
+    second = data.points([4, 5], 20, [5, 4], run=("a", "c"))
+    both = together([first, second])
+    assert both.family.tolist() == [0, 0, 0, 1, 1]
+    assert both.n.tolist() == [1, 2, 3, 4, 5]
+    assert both.run == ("0 a", "0 b", "0 b", "1 a", "1 c")
+    assert both.lo is None
+    with pytest.raises(ValueError, match="one metric"):
+        together([first, replace(second, metric="nll")])
 
 
 def test_too_few_points_do_not_decide_between_families():
