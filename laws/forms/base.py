@@ -65,6 +65,11 @@ class Form(ABC):
         return ()
 
     @property
+    def of_budget(self) -> tuple[str, ...]:
+        """Those of them that the budgets of a single training would tell of."""
+        return ()
+
+    @property
     @abstractmethod
     def floor(self) -> str:
         """The one that is the value at infinity."""

@@ -43,6 +43,10 @@ class Bounded(Form):
         return self.base.signed
 
     @property
+    def of_budget(self) -> tuple[str, ...]:
+        return self.base.of_budget
+
+    @property
     def floor(self) -> str:
         return self.base.floor
 

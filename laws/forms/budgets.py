@@ -161,6 +161,10 @@ class WithBudget(FallingForm):
         return self.gain.signed
 
     @property
+    def of_budget(self) -> tuple[str, ...]:
+        return self.gain.parameters
+
+    @property
     def floor(self) -> str:
         return self.base.floor
 

@@ -49,6 +49,10 @@ class Families(Form):
         return tuple(name for name in self.parameters if name.rsplit("_", 1)[0] in self.base.signed)
 
     @property
+    def of_budget(self) -> tuple[str, ...]:
+        return tuple(name for name in self.parameters if name.rsplit("_", 1)[0] in self.base.of_budget)
+
+    @property
     def floor(self) -> str:
         return f"{self.base.floor}_1"
 

@@ -167,14 +167,24 @@ def _under_determined(law: Law) -> Verdict | None:
 
 
 def p_value(law: Law, points: Points) -> float:
-    """Of the F test of the law against the mean; 1 where no degree of freedom is left."""
-    extra, left = len(law.parameters) - 1, independent(law, points) - len(law.parameters)
+    """Of the F test of the law against the mean; 1 where no degree of freedom is left.
+
+    Where trainings are what counts, only the parameters count that it takes trainings to tell of: a gain from beams
+    shows within each.
+    """
+    parameters = _decided(law)
+    extra, left = parameters - 1, independent(law, points) - parameters
     share = null_model(law, points).explained
     if left < 1:
         return 1.0
     if share >= 1:
         return 0.0
     return float(f_distribution.sf(max(share, 0) / extra / ((1 - share) / left), extra, left))
+
+
+def _decided(law: Law) -> int:
+    """Parameters that the independent values decide: see `independent`."""
+    return len(law.parameters) - len(law.form.of_budget)
 
 
 def _no_better_than_mean(law: Law, points: Points) -> Verdict | None:
@@ -190,7 +200,7 @@ def _no_better_than_mean(law: Law, points: Points) -> Verdict | None:
 
 def _always_falls(law: Law, points: Points) -> bool:
     """Whether there are no degrees of freedom to test, or the loss falls at every step along the only axis."""
-    if independent(law, points) <= len(law.parameters):
+    if independent(law, points) <= _decided(law):
         return True
     if len(law.form.axes) > 1:
         return False
