@@ -3,6 +3,10 @@
 Everything else is fitted again at every value, so the interval does not depend on how the form is written down, needs
 no straight lines, and says so where there is no end: up to any value, or down to nothing, the points do not say no.
 
+The cost may rise by F's quantile. Percentiles of parametric bootstraps hold the truth as often where noise is Gaussian
+and every run has one point; profiles cost less, are open where they should be, and stay right where runs have several
+points. Wild bootstraps with residuals as they are hold it far too seldom (`python -m benchmarks laws --part recovery`).
+
 The value is drawn along by a row of residuals more. That row need not be met exactly: the point that is reached is the
 best of all that share its value, whatever that value is, and the row's pull there is the slope of the profile.
 """
