@@ -1,4 +1,4 @@
-"""The fitter against brute force: linear coordinates, minima, profiles, bootstraps, left-out points, criteria."""
+"""The fitter against brute force: truths, minima, linear coordinates, losses, criteria, published points."""
 
 from dataclasses import replace
 
@@ -7,34 +7,21 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from known_laws import ADDITIVE, BY_NAME, JOINT, LOSSES, ONLY, POWER, noisy, width
 from scipy.integrate import quad
-from scipy.optimize import least_squares, nnls
+from scipy.optimize import nnls
 
 from benchmarks.laws.optimum import excess
 from benchmarks.laws.published import ALL, LLAMA, LLAMA_MINDER, LLAMA_N, SERIES, T5_OVER_N
-from benchmarks.laws.repeats import measured, repeat
+from benchmarks.laws.repeats import repeat
 from benchmarks.laws.truths import TRUTHS
-from laws.fitting import Options, compare_families, fit, prediction_intervals, profile, resampling
+from laws.fitting import Options, fit
 from laws.fitting.criteria import _huber_unlikely
 from laws.fitting.descent import minimise
-from laws.fitting.fitter import spread_around
 from laws.fitting.objective import problem_of
 from laws.fitting.starts import _by_turns, _every_subset
-from laws.fitting.uncertainty import clusters
-from laws.forms import Additive, Bounded, Families, Joint, PowerLaw
+from laws.forms import Additive, Bounded, Joint, PowerLaw
 from laws.points import Points
-
-BY_NAME = {truth.name: truth for truth in TRUTHS}
-ADDITIVE, JOINT, POWER = BY_NAME["additive"], BY_NAME["joint"], BY_NAME["power over n"]
-ONLY = Options(bootstraps=0)
-LOSSES = ("squared", "relative", "huber-log")
-
-
-def noisy(truth, loss="relative", noise=0.01, seed=0, **others):
-    return measured(truth, Options(loss=loss), noise, (seed,), **others)
-
-
-# recovery
 
 
 @pytest.mark.parametrize("truth", TRUTHS, ids=lambda truth: truth.name)
@@ -72,14 +59,6 @@ def test_luck_of_runs_is_not_taken_for_evidence():
     assert width(of_runs, "E") > 1.5 * width(of_rows, "E")
     # what all runs pay alike is known better than the runs themselves
     assert width(of_runs, "gamma") < width(of_rows, "gamma")
-
-
-def width(law, name):
-    parameter = next(each for each in law.parameters if each.name == name)
-    return parameter.hi - parameter.lo
-
-
-# optimum
 
 
 @pytest.mark.parametrize("loss", LOSSES)
@@ -120,9 +99,6 @@ def test_a_batch_ends_where_its_members_do(loss):
         alone = minimise(problem, starts[index : index + 1], tolerance=1e-14)
         np.testing.assert_allclose(together[1][index], alone[1][0], rtol=1e-9)
         assert together[1][index] == pytest.approx(problem.cost_at(together[0][index]), rel=1e-12)
-
-
-# losses and weights
 
 
 def test_hubers_loss_does_not_follow_an_outlier():
@@ -185,137 +161,11 @@ def test_options_that_mean_nothing_are_refused(wrong):
         Options(**wrong)
 
 
-# profiles
-
-
-def power_cost(points, b):
-    """The best cost with the exponent given, exactly: the rest is linear."""
-    columns = np.stack([(points.n / 1e7) ** -b, np.ones(len(points))], axis=1)
-    return nnls(columns, points.y)[1] ** 2
-
-
-@pytest.mark.parametrize("seed", range(4))
-def test_ends_of_a_profile_cost_what_is_allowed(seed):
-    points = noisy(POWER, "squared", noise=0.02, seed=seed)
-    law = fit(POWER.form, points, ONLY)
-    b = next(parameter for parameter in law.parameters if parameter.name == "b")
-    from scipy.stats import f as f_distribution
-
-    freedom = len(points) - 3
-    allowed = law.objective * (1 + f_distribution.ppf(0.9, 1, freedom) / freedom)
-    for end in (b.lo, b.hi):
-        assert power_cost(points, end) == pytest.approx(allowed, rel=2e-3)
-    assert law.noise == pytest.approx(np.sqrt(law.objective / freedom))
-
-
-def test_a_profile_is_the_best_at_each_value():
-    points = noisy(POWER, "squared", noise=0.02)
-    law = fit(POWER.form, points, ONLY)
-    found = profile(law, points, "b")
-    assert (np.diff(found.values) > 0).all()
-    for value, objective in zip(found.values, found.objective, strict=True):
-        assert objective == pytest.approx(power_cost(points, value), rel=1e-6)
-    b = law.parameters[1]
-    assert (found.lo, found.hi) == pytest.approx((b.lo, b.hi), rel=1e-3)
-    assert found.values[0] < b.lo < b.value < b.hi < found.values[-1]
-    assert found.values[found.objective.argmin()] == pytest.approx(b.value, rel=1e-3)
-
-
-def test_a_floor_that_nothing_bounds_is_open_below():
-    n = np.geomspace(1e6, 1e8, 8)
-    noise = 1 + 0.02 * np.random.default_rng(1).standard_normal(8)
-    points = data.points(n, 1e4, (1e7 / n) ** 0.5 * noise)
-    law = fit(PowerLaw(axis="n"), points, ONLY)
-    floor = law.parameters[2]
-    assert floor.open_below
-    assert not floor.identified
-    assert floor.lo == 0
-    assert np.isfinite(floor.hi)
-    found = profile(law, points, "c")
-    assert found.open_below
-    assert found.lo == 0
-
-
-def test_predictions_have_profile_intervals():
-    points = noisy(ADDITIVE, noise=0.01)
-    law = fit(ADDITIVE.form, points, Options(loss="relative", bootstraps=2000))
-    at = [np.array([1e7, 1e10]), np.array([1e8, 1e11])]
-    lo, hi = prediction_intervals(law, points, at)
-    below, above = law.band(at)
-    assert (lo < law.predict(at)).all()
-    assert (law.predict(at) < hi).all()
-    np.testing.assert_allclose(hi - lo, above - below, rtol=0.15)
-    assert (hi - lo)[1] / law.predict(at)[1] > 1.5 * (hi - lo)[0] / law.predict(at)[0]  # far out it is wider
-
-
-def test_profiles_refuse_what_they_cannot_answer():
-    points = noisy(POWER)
-    law = fit(POWER.form, points, ONLY)
-    with pytest.raises(ValueError, match="no parameter 'alpha'; it has a, b, c"):
-        profile(law, points, "alpha")
-    with pytest.raises(ValueError, match="not the points"):
-        profile(law, points.where(np.arange(len(points)) > 0), "b")
-
-
-def test_without_freedom_nothing_is_said():
-    points = data.points(data.LLAMA_N, 588_800, data.LLAMA_BY_N)
-    law = fit(PowerLaw(axis="n"), points)
-    assert profile(law, points, "b") is None
-    assert prediction_intervals(law, points, [np.array([1e10])]) is None
-    assert law.band([np.array([1e10])]) is None
-    assert np.isnan(law.covariance).all()
-    assert law.aicc == np.inf
-
-
-# bootstraps
-
-
-@pytest.mark.parametrize("loss", ["squared", "relative"])
-def test_bootstraps_are_fits_of_their_own(loss):
-    options = Options(loss=loss)
-    points = noisy(JOINT, loss)
-    problem, _ = problem_of(JOINT.form, points, options)
-    law = fit(JOINT.form, points, options)
-    spread = spread_around(problem, points, law.theta)
-    noise = resampling.noise(problem, law.theta, spread, clusters(points), 5, np.random.default_rng(0))
-    refitted = resampling.refit(problem, law.theta, spread, noise)
-    value = JOINT.form.value(law.theta, problem.u)
-    for theta, added in zip(refitted, noise, strict=True):
-        target = (value if loss == "squared" else np.log(value)) + added / problem.root
-        one = problem.of(target=target)
-        alone = least_squares(
-            lambda point, one=one: one.linearise(point[None], slice(None))[0][0], law.theta, xtol=1e-14, ftol=1e-14
-        )
-        assert one.cost_at(theta) == pytest.approx(2 * alone.cost, rel=1e-5)
-
-
-def test_draws_are_what_the_band_is_of():
-    points = noisy(ADDITIVE)
-    law = fit(ADDITIVE.form, points, Options(bootstraps=64))
-    at = [np.array([1e7, 1e8, 1e9]), np.array([1e9, 1e9, 1e9])]
-    draws = law.draws(at)
-    assert draws.shape == (64, 3)
-    np.testing.assert_allclose(law.band(at), np.quantile(draws, [0.05, 0.95], axis=0, method="weibull"))
-
-
-def test_luck_of_the_queries_widens_what_residuals_cannot_show():
-    """All points are measured on the same queries: that all is higher on others shows in no residual."""
-    points = noisy(ADDITIVE, noise=0.003)
-    rng = np.random.default_rng(0)
-    shared = replace(points, draws=points.y[:, None] * np.exp(0.05 * rng.standard_normal(100)))
-    options = Options(loss="relative", bootstraps=300)
-    without, with_draws = fit(ADDITIVE.form, points, options), fit(ADDITIVE.form, shared, options)
-    at = [np.array([1e8]), np.array([1e9])]
-    for law, least, most in ((without, 0, 0.003), (with_draws, 0.04, 0.06)):
-        lo, hi = law.band(at)
-        assert least < (hi - lo)[0] / law.predict(at)[0] / 3.29 < most
-    assert width(with_draws, "E") > 3 * width(without, "E")
-    # what a residual shows already is not counted twice
-    own = replace(points, draws=points.y[:, None] * np.exp(0.003 * rng.standard_normal((len(points), 100))))
-    assert width(fit(ADDITIVE.form, own, options), "E") < 1.3 * width(without, "E")
-
-
-# criteria
+@pytest.mark.parametrize("value", [0.0, 2.0])
+def test_equal_values_are_fitted_without_a_complaint(value):
+    law = fit(PowerLaw(axis="n"), data.points(np.geomspace(1e3, 1e6, 8), 10, np.full(8, value)), Options(bootstraps=20))
+    np.testing.assert_allclose(law.predict([np.array([1e4])]), value, atol=1e-9)
+    assert law.r2 == 0
 
 
 def test_left_out_points_are_predicted_by_fits_without_them():
@@ -361,64 +211,6 @@ def test_the_true_form_has_the_lower_aicc():
             assert fit(truth.form, points, options).aicc < fit(wrong, points, options).aicc
 
 
-# families
-
-
-@pytest.mark.parametrize("shared", [True, False])
-def test_families_share_exponents_where_they_do(shared):
-    truth = BY_NAME["additive, shared exponents"]
-    points = noisy(truth, noise=0.01)
-    if not shared:
-        other = {"alpha": 0.5, "beta": 0.4, "E": 1.2, "A": 2000.0, "B": 1500.0}
-        mine = points.family == 1
-        y = points.y.copy()
-        y[mine] = ADDITIVE.form.value(*_at(other, points.where(mine))) * (1 + 0.01 * np.sin(np.arange(mine.sum()) * 7))
-        points = replace(points, y=y)
-    found = compare_families(Additive(), points, Options(loss="relative", bootstraps=0))
-    assert (found.best is found.shared) == shared
-    assert (found.gap > 0) == shared
-    assert len(found.shared.parameters) == 8
-    assert len(found.separate.parameters) == 10
-
-
-def _at(p, points):
-    """Internal coordinates of additive parameters with the centre at one, and the log axes."""
-    theta = np.log([p["A"], p["alpha"], p["B"], p["beta"], p["E"]])
-    return theta, points.logs(("n", "d"))
-
-
-def test_separate_families_are_fitted_as_if_alone():
-    truth = BY_NAME["joint, separate exponents"]
-    points = noisy(truth)
-    together = fit(truth.form, points, Options(loss="relative", bootstraps=0))
-    for family in range(2):
-        alone = fit(Joint(), points.where(points.family == family), Options(loss="relative", bootstraps=0))
-        for name in alone.form.parameters:
-            assert together[f"{name}_{family + 1}"] == pytest.approx(alone[name], rel=1e-4)
-    at = [np.array([1e8, 1e8]), np.array([1e9, 1e9]), np.array([0, 1])]
-    assert together.predict(at).shape == (2,)
-
-
-@pytest.mark.parametrize("codes", [None, [0] * 8, [1, 2] * 4])
-def test_families_that_cannot_be_compared_are_refused(codes):
-    points = data.points(np.geomspace(1e3, 1e6, 8), 10, np.geomspace(3, 1, 8))
-    points = replace(points, family=None if codes is None else np.array(codes))
-    with pytest.raises(ValueError, match="from two on"):
-        compare_families(PowerLaw(axis="n"), points)
-
-
-def test_too_few_points_do_not_decide_between_families():
-    n = np.geomspace(1e6, 1e8, 3)
-    points = data.points(np.tile(n, 2), 10, np.tile(n**-0.3, 2))
-    points = replace(points, family=np.repeat([0, 1], 3))
-    found = compare_families(PowerLaw(axis="n"), points)
-    assert found.best is None
-    assert np.isnan(found.gap)
-
-
-# bounds
-
-
 def test_an_error_of_a_metric_levels_off_at_its_ceiling():
     beams = np.geomspace(1, 100, 12)
     s = (20 / beams) ** 1.2
@@ -430,9 +222,6 @@ def test_an_error_of_a_metric_levels_off_at_its_ceiling():
     assert bounded["c"] == pytest.approx(0.1, rel=1e-6)
     assert bounded.aicc < plain.aicc - 50
     assert bounded.predict([np.array([0.01])])[0] <= 1
-
-
-# published points
 
 
 def test_published_law_counts_the_point_that_two_series_share_twice():
@@ -462,30 +251,3 @@ def test_a_fit_says_how_many_starts_agree():
     law = fit(ADDITIVE.form, noisy(ADDITIVE), Options(loss="relative", bootstraps=0, starts=16))
     assert law.starts == 16
     assert 0.5 < law.agree <= 1
-
-
-def test_forms_of_families_have_starts_for_each():
-    form = Families(base=PowerLaw(axis="n"), count=2, shared="none")
-    truth = BY_NAME["power, shared exponents"]
-    law = fit(form, noisy(truth, noise=0.0), ONLY)
-    assert law["b_1"] == pytest.approx(0.4, rel=1e-9)
-    assert law["b_2"] == pytest.approx(0.4, rel=1e-9)
-
-
-def test_what_the_points_say_nothing_of_is_open_and_not_exact():
-    """With one value of D neither B nor beta can be known, whatever noise there is or is not."""
-    n = np.geomspace(1e6, 1e9, 10)
-    for noise in (0.0, 0.01):
-        y = (1.5 + 219 / n**0.34) * np.exp(noise * np.random.default_rng(0).standard_normal(10))
-        for form, known in ((Additive(), ("A", "alpha")), (Joint(), ("beta", "B", "delta"))):
-            law = fit(form, data.points(n, 1e8, y), Options(loss="relative", bootstraps=20))
-            identified = [parameter.name for parameter in law.parameters if parameter.identified]
-            assert set(known) <= set(identified) <= {*known, "E"}, (form, noise, law.parameters)
-            assert all(np.isfinite(law.resampled).ravel())
-
-
-@pytest.mark.parametrize("value", [0.0, 2.0])
-def test_equal_values_are_fitted_without_a_complaint(value):
-    law = fit(PowerLaw(axis="n"), data.points(np.geomspace(1e3, 1e6, 8), 10, np.full(8, value)), Options(bootstraps=20))
-    np.testing.assert_allclose(law.predict([np.array([1e4])]), value, atol=1e-9)
-    assert law.r2 == 0

@@ -4,7 +4,7 @@ Every repeat is what `fit` does, but that the 200 repeats of a truth run downhil
 grid found for the first of them; `benchmarks laws --part optimum` is about whether those are the best.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from zlib import crc32
 
 import numpy as np
@@ -38,8 +38,6 @@ class Repeats:
     """(repeats, 2) of profile intervals of the prediction at the grid's end and beyond."""
     banded: NDArray[np.bool_]
     """(repeats, 2) of the bootstraps' band there."""
-    error: float
-    """The largest relative error of a parameter."""
 
     @property
     def shares(self) -> Array:
@@ -82,69 +80,71 @@ def repeat(truth: Truth, options: Options, noise: float, count: int, seed: int =
     reached, costs = minimise(batch, np.tile(starts, (count, 1)), tolerance=1e-15, steps=200)
     best = costs.reshape(count, STARTS).argmin(axis=1)
     thetas = reached.reshape(count, STARTS, -1)[np.arange(count), best]
-    wanted = np.array([truth.parameters[name] for name in truth.form.parameters])
-    at, values = _places(truth)
+    asked = _Asked.of(truth, centre)
     found = [
-        _one(each, points, theta, centre, wanted, log_axes(truth.form.axes, list(at)) - centre, values, options)
-        for each, points, theta in zip(problems, sets, thetas, strict=True)
+        _one(each, points, theta, asked, replace(options, seed=index))
+        for index, (each, points, theta) in enumerate(zip(problems, sets, thetas, strict=True))
     ]
     inside, identified, predicted, banded = (np.array(each) for each in zip(*found, strict=True))
-    worst = np.abs(truth.form.public(thetas, centre) / wanted - 1).max()
     return Repeats(
-        names=truth.form.parameters,
-        inside=inside,
-        identified=identified,
-        predicted=predicted,
-        banded=banded,
-        error=float(worst),
+        names=truth.form.parameters, inside=inside, identified=identified, predicted=predicted, banded=banded
     )
 
 
-def _places(truth: Truth) -> tuple[tuple[Array, ...], Array]:
-    """Axes' values of the grid's last point and of one beyond it, and the truth there."""
-    columns = truth.columns()
-    x = {
-        axis: np.array([column[-1], column[-1] * (1.0 if axis == "family" else FARTHER)])
-        for axis, column in columns.items()
-    }
-    return tuple(x[axis] for axis in truth.form.axes), formula(truth.form, truth.parameters, x)
+@dataclass(frozen=True, kw_only=True)
+class _Asked:
+    """What every repeat is asked for, and what is true of it."""
+
+    centre: Array
+    parameters: Array
+    u: Array
+    """(2, axes) the grid's last point and one beyond it, as centred logs."""
+    values: Array
+    """(2,) there."""
+
+    @classmethod
+    def of(cls, truth: Truth, centre: Array) -> "_Asked":
+        axes = truth.form.axes
+        x = {
+            axis: np.array([column[-1], column[-1] * (1.0 if axis == "family" else FARTHER)])
+            for axis, column in truth.columns().items()
+        }
+        return cls(
+            centre=centre,
+            parameters=np.array([truth.parameters[name] for name in truth.form.parameters]),
+            u=log_axes(axes, [x[axis] for axis in axes]) - centre,
+            values=formula(truth.form, truth.parameters, x),
+        )
 
 
 def _one(
-    problem: Problem,
-    points: Points,
-    theta: Array,
-    centre: Array,
-    wanted: Array,
-    u: Array,
-    values: Array,
-    options: Options,
+    problem: Problem, points: Points, theta: Array, asked: _Asked, options: Options
 ) -> tuple[NDArray[np.bool_], ...]:
+    """Of parameters (p,) whether the truth is inside and whether both ends are there; of predictions and bands (2,)."""
     form = problem.form
     spread = spread_around(problem, points, theta)
     assert spread is not None
-    found = find_ends(problem, theta, lambda each: form.reported(each, centre), spread, options.interval)
-    lo, hi = form.unscaled(found.values.T)
+    found = find_ends(problem, theta, lambda each: form.reported(each, asked.centre), spread, options.interval)
 
     def predict(each: Array) -> tuple[Array, Array]:
-        value, gradient = form.evaluate(each, u)
+        value, gradient = form.evaluate(each, asked.u)
         return np.log(value), gradient / value[..., None]
 
-    low, high = np.exp(find_ends(problem, theta, predict, spread, options.interval).values.T)
-    below, above = _band(problem, points, theta, spread, u, options)
+    ends = find_ends(problem, theta, predict, spread, options.interval).values
+    band = _band(problem, points, theta, spread, asked.u, options)
     return (
-        np.asarray((lo <= wanted) & (wanted <= hi)),
+        _inside(form.unscaled(found.values.T), asked.parameters),
         np.asarray(~found.open.any(axis=1)),
-        np.asarray((low <= values) & (values <= high)),
-        np.asarray((below <= values) & (values <= above)),
+        _inside(np.exp(ends.T), asked.values),
+        _inside(band, asked.values),
     )
 
 
-def _band(
-    problem: Problem, points: Points, theta: Array, spread: Spread, u: Array, options: Options
-) -> tuple[Array, Array]:
+def _inside(ends: Array, values: Array) -> NDArray[np.bool_]:
+    return np.asarray((ends[0] <= values) & (values <= ends[1]))
+
+
+def _band(problem: Problem, points: Points, theta: Array, spread: Spread, u: Array, options: Options) -> Array:
     rng = np.random.default_rng(options.seed)
     noise = resampling.noise(problem, theta, spread, clusters(points), options.bootstraps, rng)
-    drawn = problem.form.value(resampling.refit(problem, theta, spread, noise), u)
-    below, above = between(drawn, options.interval)
-    return below, above
+    return between(problem.form.value(resampling.refit(problem, theta, spread, noise), u), options.interval)

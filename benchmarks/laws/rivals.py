@@ -7,7 +7,7 @@ from laws.fitting.objective import Problem
 from laws.fitting.starts import RANGES
 from laws.forms import Array, Role
 
-_SCREENED, _FINISHED = 300, 40
+_SCREENED, _FINISHED = 100, 40
 """Iterations of every start, and how many of the best then go on until they end."""
 
 

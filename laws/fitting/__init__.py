@@ -1,6 +1,6 @@
 """Fitting a form to points: `fit(form, points) -> Law`."""
 
-from laws.fitting.families import FamilyComparison, compare_families
+from laws.fitting.families import FamilyComparison, compare_families, together
 from laws.fitting.fitter import AGREE, fit
 from laws.fitting.law import Law, LeaveOut, Parameter
 from laws.fitting.options import DELTA, INTERVAL, Loss, Options, Weights
@@ -22,4 +22,5 @@ __all__ = [
     "fit",
     "prediction_intervals",
     "profile",
+    "together",
 ]

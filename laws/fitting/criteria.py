@@ -14,6 +14,7 @@ from laws.points import Points
 
 _FEW_CELLS = 40
 """Up to that many distinct points every fit without one of them starts from several places."""
+_MOST_FITS = 500
 _ENOUGH = 1e-7
 """Share of the cost below which a left-out fit need not be better."""
 
@@ -54,8 +55,10 @@ def leave_out(
 ) -> LeaveOut | None:
     """Leave each distinct point out in turn; every fit starts where the full one should go without it.
 
-    With few points also where the full one ended, from other starts too: there a point may decide between valleys.
+    With few points also where the full one ended, from other starts too: there a point may decide between valleys. With
+    very many of them several are left out at once.
     """
+    cells = cells % _MOST_FITS
     count = int(cells.max()) + 1
     if count - 1 < len(theta):
         return None
@@ -86,7 +89,7 @@ def _without(problem: Problem, theta: Array, cells: NDArray[np.int64]) -> Array:
     j = slopes[:, 0].T
     influence = inverse(j.T @ j) @ j.T
     moves = np.zeros((int(cells.max()) + 1, len(theta)))
-    np.add.at(moves, cells, left_out(residuals[0], j @ influence, cells)[:, None] * influence.T)
+    np.add.at(moves, cells, left_out(residuals[0], j, influence, cells)[:, None] * influence.T)
     return np.asarray(theta + np.clip(moves, -1, 1))
 
 

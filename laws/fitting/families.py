@@ -1,6 +1,8 @@
 """Do several families of models share their exponents? Both answers are fitted, and AICc decides."""
 
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import Any
 
 import numpy as np
 
@@ -33,6 +35,31 @@ class FamilyComparison:
         if np.isnan(self.gap):
             return None
         return self.shared if self.gap >= 0 else self.separate
+
+
+_COLUMNS = ("n", "d", "y", "beams", "lo", "hi", "c", "train_flops", "infer_flops")
+
+
+def together(families: Sequence[Points]) -> Points:
+    """The points of several families as one, coded in their order. What one of them lacks is left out.
+
+    Raises ValueError where they are not of one metric: their values would not be comparable.
+    """
+    if len({(points.metric, points.quantity) for points in families}) != 1:
+        raise ValueError("families are compared on one metric")
+    columns = {name: [getattr(points, name) for points in families] for name in _COLUMNS}
+    known: dict[str, Any] = {
+        name: np.concatenate(parts) if all(part is not None for part in parts) else None
+        for name, parts in columns.items()
+    }
+    runs = tuple(f"{code} {run}" for code, points in enumerate(families) for run in points.run)
+    return replace(
+        families[0],
+        **known,
+        run=runs if all(points.run for points in families) else (),
+        family=np.repeat(np.arange(len(families)), [len(points) for points in families]),
+        draws=None,
+    )
 
 
 def compare_families(base: Form, points: Points, options: Options | None = None) -> FamilyComparison:

@@ -31,6 +31,7 @@ _JUMP = 2.0
 _FAR = 5.0
 """The first guess is not further than this, in logarithms."""
 _SLIGHT = 1e-6
+"""Of a gradient's largest part what does not matter, and the distance from a bound that is none."""
 _GROW = 3.0
 """No guess goes further than this many times the distance of the last."""
 
@@ -40,13 +41,12 @@ class Ends:
     """Both ends (q, 2) of the intervals of q functions, and which of them are open."""
 
     values: Array
-    open: Array
+    open: NDArray[np.bool_]
 
 
 def find_ends(problem: Problem, theta: Array, function: Function, spread: Spread, interval: float) -> Ends:
     """The ends of the intervals of all functions at once, by Newton's method on the root of the cost's rise."""
     best, gradient = (each[0] for each in function(theta[None]))
-    count = len(best)
     along = np.einsum("ij,qj->qi", spread.plain, gradient)
     width2 = np.maximum(np.einsum("qi,qi->q", along, gradient), 1e-300)
     allowed = spread.allowed(gradient, interval)
@@ -54,44 +54,86 @@ def find_ends(problem: Problem, theta: Array, function: Function, spread: Spread
     if spread.exact:
         half = np.where(half < _FAR, half, np.inf)
         return Ends(values=best[:, None] + half[:, None] * [-1, 1], open=np.isinf(half)[:, None].repeat(2, axis=1))
-    which, side = np.repeat(np.arange(count), 2), np.tile([-1.0, 1.0], count)
-    center, limit = best[which], np.maximum(allowed[which], 1e-300)
-    strength2 = _FIRM * limit / np.minimum(half[which], _FAR) ** 2
-    pulled = _Pulled(function=function, which=which)
-    inner, outer = np.zeros(2 * count), np.full(2 * count, np.inf)  # distances within, and beyond, what is allowed
-    distance, reached = np.minimum(half[which], _FAR), np.zeros(2 * count)
-    thetas = theta + np.clip((along / width2[:, None])[which] * (side * distance)[:, None], -_JUMP, _JUMP)
-    found = np.zeros(2 * count, dtype=bool)
+    which, side = np.repeat(np.arange(len(best)), 2), np.tile([-1.0, 1.0], len(best))
+    distance, limit = np.minimum(half[which], _FAR), np.maximum(allowed[which], 1e-300)
+    jumps = (along / width2[:, None])[which] * (side * distance)[:, None]
+    search = _Search(
+        problem=problem,
+        cost=spread.cost,
+        pulled=_Pulled(function=function, which=which),
+        centre=best[which],
+        side=side,
+        limit=limit,
+        strength2=_FIRM * limit / distance**2,
+        thetas=theta + np.clip(jumps, -_JUMP, _JUMP),
+        distance=distance,
+        inner=np.zeros(len(which)),
+        outer=np.full(len(which), np.inf),
+        found=np.zeros(len(which), dtype=bool),
+    )
     for _ in range(_ROUNDS):
-        rows = np.flatnonzero(~found)
-        if not len(rows):
+        if search.found.all():
             break
-        target = center[rows] + side[rows] * distance[rows]
-        pull = Pull(function=pulled.at(rows), target=target, strength=np.sqrt(strength2[rows]))
-        thetas[rows], cost = minimise(problem, thetas[rows], pull=pull, tolerance=1e-9, damping=1e-3, steps=60)
-        values = pulled.values(thetas[rows], rows)
+        search.go_on()
+    return search.ends()
+
+
+@dataclass(kw_only=True)
+class _Search:
+    """Both sides of every function, a row each: how far from the best (`centre`) each has looked."""
+
+    problem: Problem
+    cost: float
+    """Of the best fit."""
+    pulled: "_Pulled"
+    centre: Array
+    side: Array
+    limit: Array
+    """By how much the cost may rise."""
+    strength2: Array
+    thetas: Array
+    distance: Array
+    """To be tried next; where `found`, the end's."""
+    inner: Array
+    """The furthest that is known to be within the limit."""
+    outer: Array
+    """The nearest that is known to be beyond it."""
+    found: NDArray[np.bool_]
+
+    def go_on(self) -> None:
+        """One round: pull every row that is not done to its distance, and see what that costs."""
+        rows = np.flatnonzero(~self.found)
+        side, strength2, limit = self.side[rows], self.strength2[rows], self.limit[rows]
+        target = self.centre[rows] + side * self.distance[rows]
+        pull = Pull(function=self.pulled.at(rows), target=target, strength=np.sqrt(strength2))
+        thetas, cost = minimise(self.problem, self.thetas[rows], pull=pull, tolerance=1e-9, damping=1e-3, steps=60)
+        values = self.pulled.values(thetas, rows)
         miss = target - values
-        rise = np.maximum(cost - strength2[rows] * miss**2 - spread.cost, 0)
-        root = np.sqrt(rise / limit[rows])
-        gone = side[rows] * (values - center[rows])
-        steep = side[rows] * strength2[rows] * miss / (np.maximum(root, 1e-9) * limit[rows])
-        reached[rows] = gone
-        found[rows] = np.abs(root - 1) <= _CLOSE
-        inner[rows] = np.where(root < 1, np.maximum(inner[rows], gone), inner[rows])
-        outer[rows] = np.where(root >= 1, np.minimum(outer[rows], gone), outer[rows])
-        distance[rows] = _next(gone, root, steep, inner[rows], outer[rows], distance[rows])
-    closed = (found | np.isfinite(outer)) & ~_held(problem, thetas, pulled)
-    distance = np.where(found, reached, outer)  # where no value costs just that, the first one found beyond
-    values = np.where(closed, center + side * distance, side * np.inf)
-    return Ends(values=values.reshape(count, 2), open=~closed.reshape(count, 2))
+        root = np.sqrt(np.maximum(cost - strength2 * miss**2 - self.cost, 0) / limit)
+        gone = side * (values - self.centre[rows])
+        steep = side * strength2 * miss / (np.maximum(root, 1e-9) * limit)
+        inner, outer = self.inner[rows], self.outer[rows]
+        inner = np.where(root < 1, np.maximum(inner, gone), inner)
+        outer = np.where(root >= 1, np.minimum(outer, gone), outer)
+        done = np.abs(root - 1) <= _CLOSE
+        following = _next(gone, root, steep, inner, outer, self.distance[rows])
+        self.thetas[rows], self.inner[rows], self.outer[rows], self.found[rows] = thetas, inner, outer, done
+        self.distance[rows] = np.where(done, gone, following)
 
+    def ends(self) -> Ends:
+        """What was found; where no value costs just the limit, the first one beyond."""
+        closed = (self.found | np.isfinite(self.outer)) & ~self._held()
+        distance = np.where(self.found, self.distance, self.outer)
+        values = np.where(closed, self.centre + self.side * distance, self.side * np.inf)
+        return Ends(values=values.reshape(-1, 2), open=~closed.reshape(-1, 2))
 
-def _held(problem: Problem, thetas: Array, pulled: "_Pulled") -> NDArray[np.bool_]:
-    """(rows,) whether a function cannot get out of the box: then it is not the points that end the interval."""
-    gradient = np.abs(pulled.at(np.arange(len(thetas)))(thetas, np.arange(len(thetas)))[1])
-    matters = gradient > _SLIGHT * gradient.max(axis=1, keepdims=True)
-    at_edge = (thetas <= problem.lower + _SLIGHT) | (thetas >= problem.upper - _SLIGHT)
-    return np.asarray((matters & at_edge).any(axis=1))
+    def _held(self) -> NDArray[np.bool_]:
+        """(rows,) whether a function cannot get out of the box: then it is not the points that end the interval."""
+        rows = np.arange(len(self.thetas))
+        gradient = np.abs(self.pulled.at(rows)(self.thetas, rows)[1])
+        matters = gradient > _SLIGHT * gradient.max(axis=1, keepdims=True)
+        at_edge = (self.thetas <= self.problem.lower + _SLIGHT) | (self.thetas >= self.problem.upper - _SLIGHT)
+        return np.asarray((matters & at_edge).any(axis=1))
 
 
 def _next(gone: Array, root: Array, steep: Array, inner: Array, outer: Array, distance: Array) -> Array:

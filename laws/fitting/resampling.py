@@ -39,7 +39,7 @@ def wild(
     would be too small, the more so the fewer runs there are: the curve was bent to them.
     """
     residuals, slopes = problem.linearise(theta[None], slice(None))
-    alone = left_out(residuals[0], slopes[:, 0].T @ spread.influence, runs)
+    alone = left_out(residuals[0], slopes[:, 0].T, spread.influence, runs)
     of_runs = int(runs.max()) + 1
     signs = rng.choice([-1.0, 1.0], (count, of_runs))[:, runs]
     size = np.sqrt((of_runs - 1) / of_runs * spread.freedom / rng.chisquare(spread.freedom, count))

@@ -15,7 +15,7 @@ from laws.fitting.objective import Problem, Rows
 from laws.forms import Array, Families, Role
 from laws.forms.base import LINEAR
 
-_LINE, _PLANE = 64, 20
+_LINE, _PLANE = 64, 16
 """Values of each coordinate where one or two of them need a grid."""
 _CLOUD = 512
 """Points of a low-discrepancy sequence where there are three; twice as many for each one more."""

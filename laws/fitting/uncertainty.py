@@ -138,12 +138,16 @@ def inverse(normal: Array) -> Array:
     return np.asarray(inverted / np.outer(scale, scale), dtype=np.float64)
 
 
-def left_out(residuals: Array, leverage: Array, runs: NDArray[np.int64]) -> Array:
-    """(points,) residuals as they would be of a fit without the point's own run; `leverage` is (points, points)."""
-    found = residuals / np.maximum(1 - np.diagonal(leverage), 1e-9)  # which is all there is to runs of one point
+def left_out(residuals: Array, j: Array, influence: Array, runs: NDArray[np.int64]) -> Array:
+    """(points,) residuals as they would be of a fit without the point's own run.
+
+    `j` (points, p) are slopes, `influence` (p, points) how the coordinates move with the residuals.
+    """
+    own = np.einsum("np,pn->n", j, influence)
+    found = residuals / np.maximum(1 - own, 1e-9)  # which is all there is to runs of one point
     for run in np.flatnonzero(np.bincount(runs) > 1):
         mine = np.flatnonzero(runs == run)
-        kept = np.eye(len(mine)) - leverage[np.ix_(mine, mine)]
+        kept = np.eye(len(mine)) - j[mine] @ influence[:, mine]
         found[mine] = np.linalg.lstsq(kept, residuals[mine], rcond=1e-9)[0]
     return found
 
@@ -151,7 +155,7 @@ def left_out(residuals: Array, leverage: Array, runs: NDArray[np.int64]) -> Arra
 def _sandwich(j: Array, scores: Array, plain: Array, bend: float, runs: NDArray[np.int64]) -> tuple[Array, float]:
     """Covariance over runs, each left out in turn, and its degrees of freedom."""
     count = int(runs.max()) + 1
-    alone = left_out(scores, bend * j @ plain @ j.T, runs)
+    alone = left_out(scores, j, bend * plain @ j.T, runs)
     moves = np.zeros((count, j.shape[1]))
     np.add.at(moves, runs, alone[:, None] * (j @ plain))
     return (count - 1) / count * moves.T @ moves, float(count - 1)
