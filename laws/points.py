@@ -203,27 +203,6 @@ def select(
     return Selection(points=points, notes=tuple(notes))
 
 
-def on_log(points: Points) -> Points | None:
-    """Points of an error 1 - m as those of -log m, where every m, its ends and its draws are positive; else None."""
-
-    def turned(errors: Array | None) -> Array | None:
-        return None if errors is None else -np.log1p(-errors)
-
-    columns = [values for values in (points.y, points.hi, points.draws) if values is not None]
-    if points.quantity != "error" or any((values >= 1).any() for values in columns):
-        return None
-    chance = -math.log1p(-points.chance) if points.chance < 1 else math.nan
-    return replace(
-        points,
-        y=-np.log1p(-points.y),
-        lo=turned(points.lo),
-        hi=turned(points.hi),
-        draws=turned(points.draws),
-        chance=chance,
-        quantity="-log",
-    )
-
-
 def comparable(trials: Sequence[Trial], metric: str) -> tuple[list[Trial], tuple[str, ...], float]:
     """Rows of one metric that differ by N, D, beams and seed alone, what was left out in words, a loss's chance.
 

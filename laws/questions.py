@@ -1,11 +1,15 @@
 """What is asked of a metric's points: along which axes, and which forms are rivals for the answer."""
 
+import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+
+import numpy as np
 
 from laws.forms import (
     AddedGain,
     Additive,
+    Array,
     Axis,
     Bounded,
     FallingForm,
@@ -16,7 +20,7 @@ from laws.forms import (
     SaturatingGain,
     WithBudget,
 )
-from laws.points import Group, Points, Quantity, fix, on_log
+from laws.points import Group, Points, Quantity, fix
 from laws.trust.card import OWN_DEFINITIONS
 
 TRAINING: tuple[FallingForm, ...] = (Joint(), Additive())
@@ -126,3 +130,24 @@ def _is_named(form: Form, names: Sequence[str]) -> bool:
     base = form.base if isinstance(form, Bounded) else form
     inner = base.base if isinstance(base, WithBudget) else base
     return bool({form_name(form), form_name(base), form_name(inner)} & set(names))
+
+
+def on_log(points: Points) -> Points | None:
+    """Points of an error 1 - m as those of -log m, where every m, its ends and its draws are positive; else None."""
+
+    def turned(errors: Array | None) -> Array | None:
+        return None if errors is None else -np.log1p(-errors)
+
+    columns = [values for values in (points.y, points.hi, points.draws) if values is not None]
+    if points.quantity != "error" or any((values >= 1).any() for values in columns):
+        return None
+    chance = -math.log1p(-points.chance) if points.chance < 1 else math.nan
+    return replace(
+        points,
+        y=-np.log1p(-points.y),
+        lo=turned(points.lo),
+        hi=turned(points.hi),
+        draws=turned(points.draws),
+        chance=chance,
+        quantity="-log",
+    )

@@ -6,7 +6,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from benchmarks.laws.truths import TRUTHS, formula
-from laws.forms import Additive, Bounded, Families, InteractingGain, PowerLaw, WithBudget
+from laws.forms import Additive, Bounded, Families, InteractingGain, Joint, PowerLaw, WithBudget
 
 FORMS = [truth.form for truth in TRUTHS]
 
@@ -112,3 +112,16 @@ def test_families_share_what_they_say():
 def test_forms_that_mean_nothing_are_refused(wrong):
     with pytest.raises(ValueError, match=r"two|positive"):
         wrong()
+
+
+def test_between_bounds_endless_odds_are_flat() -> None:
+    """Where the sum overflows the curve has reached its ceiling: no slope, and never a value that is no number."""
+    form = Bounded(base=Joint(), ceiling=None)
+    theta = np.array([[0.0, 0.0, np.log(50.0), np.log(50.0), -1.0, 0.0], [0.0, 0.0, 0.0, 0.0, -1.0, 0.0]])
+    u = np.array([[-4.0, -4.0], [4.0, 4.0]])
+    value, gradient = form.evaluate(theta, u)
+    assert np.isfinite(value).all()
+    assert np.isfinite(gradient).all()
+    assert value[0, 0] == pytest.approx(1.0)
+    np.testing.assert_array_equal(gradient[0, 0, :4], 0)
+    assert (gradient[1, 0, :4] != 0).any()

@@ -4,8 +4,9 @@ import laws_data as data
 import numpy as np
 import pytest
 
-from laws.points import groups, on_log, select
+from laws.points import groups, select
 from laws.queries import PerQuery
+from laws.questions import on_log
 from laws.tables import read_tables
 from results.local import LocalStore
 from results.schema import QUERIES

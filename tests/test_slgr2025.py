@@ -15,7 +15,7 @@ def test_the_committed_table_holds_the_published_values() -> None:
     empty = dict.fromkeys(TRIALS.names)
     found = read_rows(LocalStore(root=published_points.FOLDER), "trials", TRIALS).to_pylist()
     assert found == [empty | row for row in published_points.rows()]
-    assert len(found) == 5 + 3 + 4 + 5
+    assert len(found) == 5 + 3 + 5 + 5
 
 
 def test_every_row_says_where_it_is_from() -> None:

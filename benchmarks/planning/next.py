@@ -100,11 +100,13 @@ class Sweep:
 
     def law(self, more: Sequence[int], bootstraps: int) -> Law:
         """Fitted to what is done and more."""
-        return fit(self.form, self.points(more), FitOptions(loss="relative", bootstraps=bootstraps))
+        return fit(self.form, self.points(more), FitOptions(loss="relative", bootstraps=bootstraps, seed=self.seed))
 
     def points(self, more: Sequence[int]) -> Points:
         """Of what is done and more."""
-        there = np.concatenate([self.done, np.array(more, dtype=int)])
+        there = np.sort(
+            np.concatenate([self.done, np.array(more, dtype=int)])
+        )  # in one order: equal cells, equal bands
         n, d = self.axes
         return Points(n=n[there], d=d[there], y=self.measured[there], run=tuple(map(str, there)))
 

@@ -72,7 +72,7 @@ def clusters(points: Points) -> NDArray[np.int64]:
 
 
 def spread_of(problem: Problem, theta: Array, runs: NDArray[np.int64]) -> Spread | None:
-    """The noise around a fit; None where no degree of freedom is left."""
+    """The noise around a fit; None where no degree of freedom is left, but to repeats that are equal."""
     size, count, groups = len(theta), len(problem.u), len(np.unique(runs))
     if count <= size:
         return None
@@ -80,6 +80,8 @@ def spread_of(problem: Problem, theta: Array, runs: NDArray[np.int64]) -> Spread
     r, j = residuals[0], slopes[:, 0].T
     cost = float(problem.cost(residuals)[0])
     rounding = _rounding(problem)
+    if cost <= rounding and len(np.unique(problem.u.round(12), axis=0)) <= size:
+        return None
     if problem.delta is None:
         bend, scores, noise = 1.0, r, float(np.sqrt(max(cost, rounding) / (count - size)))
         variance = noise**2

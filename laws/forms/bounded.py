@@ -6,6 +6,9 @@ import numpy as np
 
 from laws.forms.base import Array, Axis, FallingForm, Form, Role, empty_slopes, floor_latex
 
+_ENDLESS = 1e200
+"""Odds from which on nothing is left but the ceiling."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class Bounded(Form):
@@ -74,12 +77,15 @@ class Bounded(Form):
     def evaluate(self, theta: Array, u: Array) -> tuple[Array, Array]:
         falling = len(self.base.roles) - 1
         slopes = empty_slopes(theta, u)
-        odds = self.base.fall(theta[..., :falling], u, slopes[:falling])
+        with np.errstate(over="ignore"):
+            odds = self.base.fall(theta[..., :falling], u, slopes[:falling])
         left = 1 / (1 + odds)
-        with np.errstate(divide="ignore"):
+        with np.errstate(divide="ignore", over="ignore"):
             share = 1 / (1 + 1 / odds)  # 1 - left would lose the digits of small odds, odds * left fails at infinity
         floor = np.exp(theta[..., falling, None])
         ceiling = np.exp(theta[..., falling + 1, None]) if self.ceiling is None else self.ceiling
+        if not odds.max() < _ENDLESS:  # there the curve is flat, and infinity times nothing is no number
+            np.copyto(slopes[:falling], 0.0, where=~(odds < _ENDLESS))
         slopes[:falling] *= (ceiling - floor) * left**2
         slopes[falling] = floor * left
         if self.ceiling is None:

@@ -27,7 +27,12 @@ def curve_of(law: Law) -> Curve:
 def quantile_of(law: Law, share: float) -> Curve:
     """The value that this share of the bootstraps lies below, at each configuration by itself."""
     few = thinned(law)
-    return lambda values: _on(few, values, lambda axes: np.quantile(draws(few, axes), share, axis=0))
+    return lambda values: _on(few, values, lambda axes: np.quantile(draws(few, axes), share, axis=0, method="weibull"))
+
+
+def ends(interval: float) -> tuple[float, float]:
+    """The two shares between which an interval of that coverage lies."""
+    return 0.5 - interval / 2, 0.5 + interval / 2
 
 
 def thinned(law: Law, count: int = DRAWS) -> Law:

@@ -12,10 +12,9 @@ from dataclasses import dataclass, field, replace
 import numpy as np
 
 from laws.fitting import Law
-from laws.fitting.law import ends
 from laws.forms import Array, Axis
 from laws.planning.costs import Costs
-from laws.planning.curves import Curve, curve_of, draws, meet, quantile_of, thinned
+from laws.planning.curves import Curve, curve_of, draws, ends, meet, quantile_of, thinned
 from laws.planning.search import evaluate, search
 from laws.planning.space import Space
 

@@ -6,10 +6,9 @@ from dataclasses import dataclass
 import numpy as np
 
 from laws.fitting import Law
-from laws.fitting.law import ends
 from laws.forms import Array, Axis
 from laws.planning.costs import Costs
-from laws.planning.curves import curve_of, meet, quantile_of
+from laws.planning.curves import curve_of, ends, meet, quantile_of
 from laws.planning.planner import FARTHEST, ROUGH, Optimum, best_for_budget
 from laws.planning.space import Space
 

@@ -13,7 +13,7 @@ from scipy.stats import norm
 from scipy.stats import t as t_distribution
 
 from laws.fitting import Law, Options, fit
-from laws.fitting.law import ends
+from laws.fitting.law import between
 from laws.forms import SYMBOLS, Array, Axis, Form
 from laws.points import Points, short
 from laws.trust.residuals import NEGLIGIBLE, at, columns, noise_at
@@ -126,8 +126,8 @@ def _interval(law: Law, asked: Points, predicted: float, rounding: float) -> "_S
     noise = noise_at(law, law.predict(at_points))
     # the points of one training share its luck, so only trainings average it out
     own = float(np.sqrt(np.mean(noise**2) / (len(set(asked.run)) or len(asked))))
-    low, high = np.quantile(curve, ends(law.options.interval))
-    width = float(norm.ppf(ends(law.options.interval)[1]))
+    low, high = between(curve, law.options.interval)
+    width = float(norm.ppf(0.5 + law.options.interval / 2))
     return _Spread(
         below=math.hypot(max(predicted - low, 0) / width, own, rounding),
         above=math.hypot(max(high - predicted, 0) / width, own, rounding),
@@ -145,7 +145,7 @@ class _Spread:
 
     def ends(self, predicted: float, interval: float) -> tuple[float, float]:
         """Of the interval about the prediction."""
-        width = float(t_distribution.ppf(ends(interval)[1], self.freedom))
+        width = float(t_distribution.ppf(0.5 + interval / 2, self.freedom))
         return predicted - width * self.below, predicted + width * self.above
 
     def p(self, error: float) -> float:

@@ -184,4 +184,5 @@ def _lack_of_fit(cells: _Cells, residual: Array, parameters: int) -> float | Non
     means = np.bincount(cells.of_point, residual) / cells.counts
     within = float(((residual - means[cells.of_point]) ** 2).sum()) / pure
     between = float((cells.counts * means**2).sum()) / lack
-    return float(f_distribution.sf(between / within, lack, pure)) if within > 0 else 0.0
+    # repeats without any scatter are one measurement that was written down twice
+    return float(f_distribution.sf(between / within, lack, pure)) if within > 0 else None
