@@ -34,6 +34,10 @@ class LeaveOut:
     rmse: float
     null_rmse: float
     """The same of the mean of the other points."""
+    predicted: Array = field(repr=False)
+    """(points,): each point by the law that was fitted without it."""
+    null: Array = field(repr=False)
+    """(points,): the mean of the others."""
 
     @property
     def skill(self) -> float:
@@ -97,7 +101,12 @@ class Law:
         return log_axes(self.form.axes, axes) - self.centre
 
 
+def ends(interval: float) -> tuple[float, float]:
+    """The quantiles between which a share `interval` lies."""
+    return 0.5 - interval / 2, 0.5 + interval / 2
+
+
 def between(draws: Array, interval: float) -> Array:
     """(2, ...) the ends between which a share `interval` of further draws is to be expected, from (draws, ...)."""
-    quantiles = np.quantile(draws, (0.5 - interval / 2, 0.5 + interval / 2), axis=0, method="weibull")
+    quantiles = np.quantile(draws, ends(interval), axis=0, method="weibull")
     return np.asarray(quantiles, dtype=np.float64)
