@@ -19,7 +19,7 @@ def newest_law(folder: str, options: Options = QUICK) -> str:
     told = [finding for finding in findings if finding.law is not None and finding.verdict.word in WORDS]
     if not told:
         return ""
-    best = min(told, key=lambda one: (WORDS.index(one.verdict.word), -len(one.points)))
+    best = min(told, key=lambda one: (WORDS.index(one.verdict.word), -len(one.points), not one.is_best))
     return _line(best)
 
 

@@ -10,6 +10,7 @@ import pytest
 
 import fit_laws
 from laws import Additive, Bounded, Joint, Options, PowerLaw, WithBudget
+from laws.newest import newest_law
 from laws.questions import all_names, form_name, questions
 from laws.study import study
 from laws.tables import read_tables
@@ -255,3 +256,9 @@ def test_questions_of_a_loss_and_of_a_metric(tmp_path):
     assert found[3].held == {"beams": 64}
     assert found[4].held == {}
     assert [one.form.name for one in questions(asked, ["joint"])[0].candidates if one.is_told] == ["joint"]
+
+
+def test_the_newest_law_is_the_best_of_its_rivals(tmp_path):
+    data.write(tmp_path, data.rows(["t5"], widths=[4]))
+    (best,) = [one for one in study(read_tables([tmp_path]), ["cgl"], QUICK) if one.axes == "N and D" and one.is_best]
+    assert best.form.text in newest_law(str(tmp_path))
