@@ -34,6 +34,9 @@ _JUMP = 2.0
 """No coordinate starts further than this from the best fit."""
 _FAR = 5.0
 """The first guess is not further than this, in logarithms."""
+_ENDLESS = 60.0
+"""What may go that far in logarithms may go anywhere."""
+_STEPS = 40
 _SLIGHT = 1e-6
 """Of a gradient's largest part what does not matter, and the distance from a bound that is none."""
 _GROW = 3.0
@@ -74,9 +77,10 @@ def find_ends(problem: Problem, theta: Array, function: Function, spread: Spread
         inner=np.zeros(len(which)),
         outer=np.full(len(which), np.inf),
         found=np.zeros(len(which), dtype=bool),
+        given_up=np.zeros(len(which), dtype=bool),
     )
     for _ in range(_ROUNDS):
-        if search.found.all():
+        if (search.found | search.given_up).all():
             break
         search.go_on()
     return search.ends()
@@ -103,20 +107,24 @@ class _Search:
     outer: Array
     """The nearest that is known to be beyond it."""
     found: NDArray[np.bool_]
+    given_up: NDArray[np.bool_]
+    """Nothing costs enough, however far."""
 
     def go_on(self) -> None:
         """One round: pull every row that is not done to its distance, and see what that costs."""
-        rows = np.flatnonzero(~self.found)
+        rows = np.flatnonzero(~(self.found | self.given_up))
         side, strength2, limit = self.side[rows], self.strength2[rows], self.limit[rows]
         target = self.centre[rows] + side * self.distance[rows]
         pull = Pull(function=self.pulled.at(rows), target=target, strength=np.sqrt(strength2))
-        thetas, cost = minimise(self.problem, self.thetas[rows], pull=pull, tolerance=1e-9, damping=1e-3, steps=60)
+        thetas, cost = minimise(self.problem, self.thetas[rows], pull=pull, tolerance=1e-9, damping=1e-3, steps=_STEPS)
         values = self.pulled.values(thetas, rows)
         miss = target - values
         root = np.sqrt(np.maximum(cost - strength2 * miss**2 - self.cost, 0) / limit)
         gone = side * (values - self.centre[rows])
         steep = side * strength2 * miss / (np.maximum(root, 1e-9) * limit)
         inner, outer = self.inner[rows], self.outer[rows]
+        stuck = (gone <= (1 + _CLOSE) * inner) & (inner > 0)  # the box, or the form itself, lets it no further
+        self.given_up[rows] = np.isinf(outer) & (root < 1) & (stuck | (gone > _ENDLESS))
         inner = np.where(root < 1, np.maximum(inner, gone), inner)
         outer = np.where(root >= 1, np.minimum(outer, gone), outer)
         done = np.abs(root - 1) <= _CLOSE
