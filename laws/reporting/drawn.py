@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import matplotlib
+import numpy as np
 
 matplotlib.use("Agg")
 
@@ -17,7 +18,7 @@ from matplotlib.colors import Normalize
 from matplotlib.figure import Figure
 from matplotlib.ticker import FixedFormatter, FixedLocator, NullLocator
 
-from laws.reporting.charts import Band, Chart, Contours, Dots, Line, Mark, Rule, Scale, arms
+from laws.reporting.charts import Array, Band, Chart, Contours, Dots, Line, Mark, Rule, Scale, arms
 from laws.reporting.palette import FILL_SHARES, colours
 
 WIDTH, HEIGHT = 4.4, 3.15
@@ -28,6 +29,8 @@ LEGEND_ROW = 0.19
 CHARACTERS = 66
 """Of a row of the legend, a handle counted as five."""
 DPI = 150
+MOST_CAPS = 60
+"""Intervals of one mark that are drawn with caps."""
 
 _LIGHT = colours("light")
 _DASHES = {"solid": "-", "dash": (0, (4, 2)), "dot": (0, (1, 1.8))}
@@ -126,13 +129,24 @@ def _dots(axes: Axes, mark: Dots, chart: Chart) -> None:
         )  # fmt: skip
         return
     colour = _LIGHT[mark.colour]
-    lengths = arms(mark)
-    if lengths is not None:
-        axes.errorbar(mark.x, mark.y, yerr=lengths, fmt="none", ecolor=colour, elinewidth=1.0, capsize=2.2, zorder=2.5)
+    if (lengths := arms(mark)) is not None:
+        _intervals(axes, mark.x, mark.y - lengths[0], mark.y + lengths[1], colour)
     axes.plot(
         mark.x, mark.y, linestyle="none", marker=_MARKERS[mark.symbol], color=colour, markersize=size, zorder=3,
         fillstyle="none" if mark.is_hollow else "full", label=mark.name or None,
     )  # fmt: skip
+
+
+def _intervals(axes: Axes, x: Array, lo: Array, hi: Array, colour: str) -> None:
+    """All intervals as one broken line, which a page has in one element; caps where they would not crowd."""
+    gaps = np.full(len(x), np.nan)
+    axes.plot(
+        np.stack([x, x, gaps], axis=1).ravel(), np.stack([lo, hi, gaps], axis=1).ravel(), color=colour, linewidth=1.0,
+        zorder=2.5,
+    )  # fmt: skip
+    if len(x) <= MOST_CAPS:
+        ends = (np.tile(x, 2), np.concatenate([lo, hi]))
+        axes.plot(*ends, linestyle="none", marker="_", markersize=4.4, color=colour, zorder=2.5)
 
 
 def _rule(axes: Axes, mark: Rule) -> None:

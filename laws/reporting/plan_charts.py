@@ -47,7 +47,7 @@ def allocation(plan: Plan, name: str) -> Chart:
     marks: list[Mark] = [
         Contours(x=n, y=d, z=z * factor, levels=lines, name=_label(plan)),
         *_budget_lines(plan, n, ends["d"]),
-        Dots(x=points.n, y=points.d, colour="ink", size=3.2, name="trained", hover=told(points, plan.by.finding)),
+        _trained(plan),
         Line(x=_values(best, "n"), y=_values(best, "d"), colour=LAW, width=2.0, name="best for a budget"),
         Dots(
             x=_values(best, "n"),
@@ -68,6 +68,13 @@ def allocation(plan: Plan, name: str) -> Chart:
         marks=tuple(marks),
         shades=(lines[0], lines[-1]),
     )
+
+
+def _trained(plan: Plan) -> Dots:
+    """Each N and D once, whatever the seeds and budgets."""
+    n, d = np.unique(np.stack([plan.by.points.n, plan.by.points.d]), axis=1)
+    hover = tuple(f"trained: N {short(size)}, D {short(scale)}" for size, scale in zip(n, d, strict=True))
+    return Dots(x=n, y=d, colour="ink", size=3.2, name="trained", hover=hover)
 
 
 def _budget_lines(plan: Plan, n: Array, ends: tuple[float, float]) -> Iterator[Line]:
