@@ -7,7 +7,7 @@ import laws_data as data
 import numpy as np
 import pytest
 
-from laws import Additive, Joint, Options, PowerLaw, WithBudget, fit
+from laws import AddedGain, Additive, Joint, Options, PowerLaw, WithBudget, fit
 from laws.points import Points
 from laws.trust.alternatives import alternatives
 from laws.trust.card import card
@@ -15,7 +15,7 @@ from laws.trust.comparison import NULL, compare
 from laws.trust.holdouts import compute, hold_outs
 from laws.trust.residuals import null_model, residuals_of
 from laws.trust.structure import structure
-from laws.trust.verdict import evidence, judge
+from laws.trust.verdict import evidence, judge, refused
 
 QUICK = Options(starts=24, bootstraps=60)
 BARE = Options(starts=24, bootstraps=0, intervals=False)
@@ -248,6 +248,41 @@ def test_a_hold_out_that_fails_is_told():
     verdict = judge(fit(LINE, points, QUICK), points)
     assert verdict.word == "weak"
     assert "fitted without the largest N (10M)" in verdict.reason
+
+
+# ---------------------------------------------------------------- budgets of few trainings
+
+
+def _twelve_trainings(draw_of_run, draw_of_row, share=0.05):
+    """Three N, four D, three numbers of beams: 12 values with luck of their own, for a form of seven parameters."""
+    n, d, beams = (
+        axis.ravel() for axis in np.meshgrid([7e3, 3e4, 1e5], [2e3, 5e3, 13e3, 32e3], [1.0, 4.0, 16.0], indexing="ij")
+    )
+    luck = np.repeat(draw_of_run, 3) + draw_of_row
+    return n, d, beams, share * luck
+
+
+@pytest.mark.parametrize(("of_run", "of_row"), [(0, 1), (1, 0.1)], ids=["luck of rows", "luck of trainings"])
+def test_noise_over_budgets_is_no_law(of_run, of_row):
+    form = WithBudget(base=Additive(), gain=AddedGain())
+    for seed in range(12):
+        rng = np.random.default_rng(seed)
+        n, d, beams, luck = _twelve_trainings(of_run * rng.standard_normal(12), of_row * rng.standard_normal(36))
+        points = data.points(
+            n, d, 0.7 * (1 + luck), beams=beams, run=tuple(f"{a}-{b}" for a, b in zip(n, d, strict=True))
+        )
+        found = refused(fit(form, points, BARE), points)
+        assert found is not None
+        assert found.word == "no law"
+
+
+def test_few_trainings_with_a_gain_from_beams_are_not_taken_for_noise():
+    form = WithBudget(base=Additive(), gain=AddedGain())
+    rng = np.random.default_rng(0)
+    n, d, beams, luck = _twelve_trainings(rng.standard_normal(12), 0.1 * rng.standard_normal(36), share=0.02)
+    y = (0.2 + 3 / n**0.3 + 8 / d**0.4 + 0.2 / beams**0.5) * (1 + luck)
+    points = data.points(n, d, y, beams=beams, run=tuple(f"{a}-{b}" for a, b in zip(n, d, strict=True)))
+    assert refused(fit(form, points, BARE), points) is None
 
 
 # ---------------------------------------------------------------- rivals
