@@ -100,7 +100,12 @@ def _report(read: Callable[[], tuple[Tables, list[Finding]]], out: str, below: s
     # a terminal and COLUMNS say how wide; a file or a pipe does not
     console = Console(width=None if sys.stdout.isatty() or "COLUMNS" in os.environ else 120)
     _print(console, tables, findings)
-    for what, name in (("report", "report.html"), ("laws", "laws.json"), ("figures", "figures")):
+    for what, name in (
+        ("report", "report.html"),
+        ("laws", "laws.json"),
+        ("table", "laws.parquet"),
+        ("figures", "figures"),
+    ):
         console.print(f"{what:8} {target.shown(name)}", markup=False, highlight=False, soft_wrap=True)
     if sent:
         console.print(f"wandb    {sent}", markup=False, highlight=False, soft_wrap=True)

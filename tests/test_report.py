@@ -155,7 +155,7 @@ def test_tables_fit_the_terminal(tmp_path, capsys, monkeypatch):
         monkeypatch.setenv("COLUMNS", str(width))
         assert fit_laws.main([str(tmp_path), "--metric", "cgl"]) == 0
         lines = capsys.readouterr().out.splitlines()
-        shown[width] = [line for line in lines if not line.startswith(("report ", "laws ", "figures "))]
+        shown[width] = [line for line in lines if not line.startswith(("report ", "laws ", "table ", "figures "))]
         assert max(map(len, shown[width])) <= width
     assert not any("distinct points for" in line for line in shown[70])
     assert any("distinct points for" in line for line in shown[200])

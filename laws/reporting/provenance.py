@@ -4,9 +4,10 @@ import json
 from importlib.metadata import version
 from typing import Any
 
-from laws.fitting import INTERVAL, Options
+from laws.fitting import INTERVAL
 from laws.reporting.sections import CAUTIONS
 from laws.tables import Tables
+from laws.trust.card import OPTIMISER, OWN_DEFINITIONS
 
 LIBRARIES = ("numpy", "scipy", "matplotlib", "plotly", "pyarrow")
 
@@ -26,18 +27,9 @@ def provenance(tables: Tables) -> dict[str, Any]:
         "git_commits": sorted({trial.git_commit for trial in tables.trials if trial.git_commit}),
         "versions": json.loads(newest.versions) if newest else {},
         "fitted_with": {name: version(name) for name in LIBRARIES},
-        "fit": {
-            "loss": "unweighted least squares on the values; seeds are repeated points",
-            "optimiser": "batched Levenberg-Marquardt from seeded starts, polished by scipy.optimize.least_squares",
-            "starts": Options().starts,
-            "bootstraps": Options().bootstraps,
-            "seed": Options().seed,
-            "interval": INTERVAL,
-        },
+        "fit": {"optimiser": OPTIMISER, "interval": INTERVAL, "loss, weights, starts, seed": "on each law's fit card"},
         "definitions": {
-            "N": "parameters of the model without the input embedding (n_params)",
-            "D": "training pairs (query, identifier), each counted once whatever the epochs (d_pairs)",
-            "beams": "beams of the constrained search",
+            **OWN_DEFINITIONS,
             "CGL as published": CAUTIONS["cgl_published"],
             "1 - metric": "the error that is fitted in place of a metric in [0, 1]",
         },

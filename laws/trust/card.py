@@ -75,7 +75,7 @@ def card(
         source=source,
         weights=_WEIGHTS[options.weights],
         loss=_LOSSES[options.loss].format(delta=options.delta),
-        optimiser=_OPTIMISER,
+        optimiser=OPTIMISER,
         starts=law.starts,
         agree=law.agree,
         bootstraps=len(law.resampled),
@@ -90,7 +90,7 @@ _WEIGHTS = {
     "equal": "every point counts the same; seeds are repeated points",
     "intervals": "by the width of the metric's own interval, where there is one",
 }
-_OPTIMISER = (
+OPTIMISER = (
     "linear coordinates solved for over a grid of the others, then Levenberg-Marquardt on the best candidates at once"
 )
 _RESAMPLED = {
