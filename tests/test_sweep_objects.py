@@ -88,6 +88,8 @@ def test_a_part_that_is_not_whole_is_written_again(grid: Path, server: s3_server
     assert _rows(store) == rows
 
 
+@pytest.mark.faults
+@pytest.mark.short
 def test_an_outage_in_the_middle_costs_time_and_nothing_else(grid: Path, server: s3_server.Server) -> None:
     results = server.folder()
     store = open_store(results)
