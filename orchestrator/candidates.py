@@ -10,7 +10,7 @@ from orchestrator.cells import Cells
 from orchestrator.forecasting.estimates import make_estimates
 from orchestrator.forecasting.forecast import lengths_of
 from orchestrator.grid import Grid, Loaded, load
-from orchestrator.plan import Plan, dropped, failed, finished, read_summary
+from orchestrator.plan import Plan, check_capacity, check_held_out, dropped, failed, finished, read_summary
 from orchestrator.steps import Graph, Trial, recipe_of
 from orchestrator.tuning.tuned import expand_tuned
 from results.opening import open_store
@@ -83,6 +83,10 @@ def read_candidates(path: Path, store: Store) -> Candidates:
         graph = expand_tuned(loaded.grid, store)
     except BadInput as error:
         raise loaded.source.locate(error) from None
+    summary = read_summary(store, graph)
+    if summary is not None:  # what a run would refuse is no candidate
+        check_held_out(loaded, summary)
+        check_capacity(loaded, summary, store.fetch("corpus", graph.corpus))
     there = finished(store, graph)
     plan = Plan(
         loaded=loaded,
@@ -90,7 +94,7 @@ def read_candidates(path: Path, store: Store) -> Candidates:
         store=store,
         finished=there,
         dropped=dropped(store, graph, there),
-        summary=read_summary(store, graph),
+        summary=summary,
         failed=failed(store, graph),
     )
     estimates = make_estimates(graph, lengths_of(plan), {}, ())
