@@ -34,7 +34,7 @@ def answer_next(
         assumed: what the candidates' FLOPs were estimated without, in words.
     """
     if all(one.is_done for one in candidates):
-        why = f"all {len(candidates)} trials of the grid are done; one with further sizes, D or budgets has some to choose"
+        why = f"all {len(candidates)} trials of the grid are done; one with more sizes, D or budgets has some to choose"
         print(f"fit_laws: --next: {why}", file=sys.stderr)
         return 1
     try:
