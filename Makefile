@@ -1,6 +1,6 @@
 # make quickstart   a real sweep from nothing: environment, training, decoding, laws, report
 # make test         environment, linters, tests
-# make test-slow    clusters: over ssh on loopback, by job submit, under a stand-in for SLURM
+# make test-slow    what takes long: clusters over ssh, by job submit, under a stand-in for SLURM; every kind under every budget
 # make test-faults  the fault matrix: real sweeps, killed, torn, filled up and shared
 # make cluster-tools  what the tests of clusters need of Debian; they are skipped where it cannot be had
 # make chromium       what the tests of the report's page need of Debian; they are skipped where it cannot be had

@@ -11,7 +11,9 @@ from benchmarks.laws.truths import TRUTHS
 from benchmarks.rows import Row
 
 
-@pytest.mark.parametrize("part", PARTS)
+@pytest.mark.parametrize(
+    "part", [pytest.param(part, marks=pytest.mark.slow) if part == "report" else part for part in PARTS]
+)
 def test_a_part_runs(part: str, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["laws", "--quick", "--json", "--part", part]) == 0
     rows = [Row(**each) for each in json.loads(capsys.readouterr().out)]

@@ -88,6 +88,7 @@ def check(row: dict, budget: str) -> None:
     assert row["cgl"] > 0
 
 
+@pytest.mark.slow
 def test_every_kind_under_every_budget(tmp_path: Path) -> None:
     """Run once, run again, extended by one budget: of which only the searches are run."""
     run(tmp_path, BUDGETS)

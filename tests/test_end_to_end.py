@@ -67,6 +67,7 @@ def rows(folder: Path, results: str) -> list[dict]:
     return [{name: value for name, value in row.items() if name not in dropped} for row in table]
 
 
+@pytest.mark.faults
 def test_a_killed_driver_loses_nothing(folder: Path) -> None:
     """SIGKILL in the middle, the same command again: the rows of a run that was never killed, metric for metric."""
     whole = run(folder, "whole")

@@ -61,7 +61,6 @@ def test_the_driver_is_killed_when_rows_are_written(sweep: Sweep, undisturbed: S
     check(sweep, undisturbed, before)
 
 
-@pytest.mark.short
 def test_a_training_worker_is_killed(sweep: Sweep, undisturbed: Sweep) -> None:
     driver = sweep.start()
     sweep.training()
